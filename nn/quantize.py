@@ -122,7 +122,8 @@ def activation_range(activation: str, scale: float, zero_point: int) -> tuple[in
     low, high = _ACTIVATIONS[activation]
 
     def quantized(real: float) -> int:
-        ratio = float(np.float32(real) / np.float32(scale))
+        with np.errstate(over="ignore"):
+            ratio = float(np.clip(np.float32(real) / np.float32(scale), -(2.0**31), 2.0**31))
         return zero_point + int(math.copysign(math.floor(abs(ratio) + 0.5), ratio))
 
     return (

@@ -1,0 +1,265 @@
+"""The integer reference executor against the reference kernels of ai-edge-litert, on every tensor."""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+from fluidnpu.nn.graph import Conv, Mean, Pool, Tensor
+from fluidnpu.nn.quantize import Rounding
+from fluidnpu.nn.reference import run, run_layer
+from fluidnpu.nn.tflite_reader import UnsupportedNetwork, parse_network, read_network
+from fluidnpu.nn.tflite_writer import TfliteWriter
+
+SEED = 20240613
+
+
+def kernels(data: bytes, image: np.ndarray) -> dict[str, np.ndarray]:
+    """All tensors by name, as the reference kernels compute them from one image int8."""
+    interpreter = Interpreter(
+        model_content=data,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    (entry,) = interpreter.get_input_details()
+    interpreter.set_tensor(entry["index"], image.reshape(entry["shape"]))
+    interpreter.invoke()
+    return {d["name"]: interpreter.get_tensor(d["index"]) for d in interpreter.get_tensor_details() if d["name"]}
+
+
+def check(data: bytes, rng: np.random.Generator, images: int = 2) -> int:
+    """Compare every tensor of the network in ``data`` on random images; the number of values compared."""
+    network = parse_network(data, "random.tflite")
+    batch = rng.integers(-128, 128, (images, *network.input.shape)).astype(np.int8)
+    batch[0] = rng.choice([-128, 127], network.input.shape)  # extremes
+    ours = run(network, batch)
+    assert set(ours) == set(network.tensors)
+    compared = 0
+    for i in range(images):
+        theirs = kernels(data, batch[i : i + 1])
+        for name in (*ours, *network.aliases):
+            mine = ours[network.aliases.get(name, name)][i]
+            assert mine.dtype == np.int8
+            np.testing.assert_array_equal(mine.ravel(), theirs[name].ravel(), err_msg=name)
+            compared += mine.size
+    return compared
+
+
+class RandomNet:
+    """Adds random operators to a writer; scales so that outputs use most of the int8 range."""
+
+    def __init__(self, rng: np.random.Generator):
+        self.rng = rng
+        self.net = TfliteWriter("random")
+
+    def input(self, shape):
+        return self.net.input((1, *shape), scale=self.scale(), zero_point=self.zero_point())
+
+    def scale(self) -> float:
+        # Powers of two among them: the rounding ties they cause never occur otherwise.
+        return 2.0 ** self.rng.integers(-8, 1) if self.rng.random() < 0.3 else float(self.rng.uniform(0.002, 0.9))
+
+    def zero_point(self) -> int:
+        return int(self.rng.choice([-128, 0, 127, self.rng.integers(-128, 128)]))
+
+    def weights(self, x, shape, per_channel: bool):
+        """weights, bias, weight scales, and an output scale that suits them."""
+        rng = self.rng
+        weights = rng.integers(-127, 128, shape).astype(np.int8)
+        scales = np.array([self.scale() / 64 for _ in range(shape[0] if per_channel else 1)])
+        taps = int(np.prod(shape[1:]))
+        bias = rng.integers(-200, 200, shape[0]) * int(1 + taps**0.5 * 40)
+        spread = x.scale * scales.max() * 74 * 100 * taps**0.5
+        scale = spread / 2.0 ** rng.integers(3, 9)
+        if rng.random() < 0.3:
+            scale = 2.0 ** np.round(np.log2(scale))
+        return weights, bias.astype(np.int32), scales, dict(scale=scale, zero_point=self.zero_point())
+
+    def activation(self) -> str:
+        return str(self.rng.choice(["NONE", "RELU", "RELU6"]))
+
+    def window(self, x, largest: int):
+        rng = self.rng
+        padding = str(rng.choice(["SAME", "VALID"]))
+        h, w = x.shape[1:3]
+        bound = (h, w) if padding == "VALID" else (largest, largest)
+        kernel = tuple(int(rng.integers(1, min(largest, b) + 1)) for b in bound)
+        return kernel, tuple(int(n) for n in rng.integers(1, 4, 2)), padding
+
+    def conv(self, x, largest: int = 5):
+        kernel, stride, padding = self.window(x, largest)
+        shape = (int(self.rng.integers(1, 20)), *kernel, x.shape[3])
+        weights, bias, scales, out = self.weights(x, shape, bool(self.rng.random() < 0.8))
+        return self.net.conv_2d(
+            x, weights, bias, scales, **out, stride=stride, padding=padding, activation=self.activation()
+        )
+
+    def pool(self, x, largest: int = 6):
+        kernel, stride, padding = self.window(x, largest)
+        return self.net.average_pool_2d(x, kernel, stride=stride, padding=padding, activation=self.activation())
+
+    def mean(self, x):
+        keep = bool(self.rng.random() < 0.5)
+        if self.rng.random() < 0.3:
+            return self.net.mean(x, keep_dims=keep)
+        scale = x.scale * 2.0 ** self.rng.uniform(-3, 2)
+        return self.net.mean(x, scale=scale, zero_point=self.zero_point(), keep_dims=keep)
+
+    def fully_connected(self, x, outputs: int | None = None):
+        x = x if len(x.shape) == 2 else self.net.flatten(x)
+        shape = (outputs or int(self.rng.integers(1, 30)), x.shape[1])
+        weights, bias, scales, out = self.weights(x, shape, bool(self.rng.random() < 0.3))
+        return self.net.fully_connected(x, weights, bias, scales, **out, activation=self.activation())
+
+    def image_shape(self):
+        return tuple(int(n) for n in (*self.rng.integers(1, 18, 2), self.rng.integers(1, 24)))
+
+
+@pytest.mark.parametrize("operator", ["conv", "pool", "mean", "fully_connected"])
+def test_single_layers_of_random_geometry(operator):
+    rng = np.random.default_rng(SEED)
+    for _ in range(120):
+        random = RandomNet(rng)
+        out = getattr(random, operator)(random.input(random.image_shape()))
+        if out.shape[1:3] != (1, 1) and len(out.shape) == 4:
+            out = random.fully_connected(out)  # an exit is a vector
+        check(random.net.to_bytes([out]), rng)
+
+
+@pytest.mark.parametrize("exits", [1, 2, 3, 4])
+def test_random_networks_with_exits(exits):
+    rng = np.random.default_rng(SEED + exits)
+    for _ in range(12):
+        random = RandomNet(rng)
+        x, outputs = random.input((*rng.integers(6, 17, 2), rng.integers(1, 5))), []
+        for _ in range(exits):
+            x = random.conv(x, 4)
+            head = random.mean(x) if rng.random() < 0.5 else random.pool(x, 3)
+            head = random.fully_connected(head, 10)
+            outputs.append(random.net.softmax(head) if rng.random() < 0.5 else head)
+        data = random.net.to_bytes(outputs)
+        check(data, rng)
+        assert len(parse_network(data, "n").exits) == exits
+
+
+def test_ties_of_fully_connected_round_away_from_zero():
+    net = TfliteWriter()
+    x = net.input((1, 1), scale=1.0, zero_point=0)
+    bias = np.arange(-21, 22, dtype=np.int32)
+    zeros = np.zeros((len(bias), 1), np.int8)
+    data = net.to_bytes([net.fully_connected(x, zeros, bias, 0.5, scale=1.0, zero_point=0)])
+    check(data, np.random.default_rng(SEED))
+    (fc,) = parse_network(data, "ties").layers
+    assert fc.rounding is Rounding.SINGLE
+    image = np.zeros((1, 1, 1, 1), np.int8)
+    expected = np.trunc(bias / 2 + np.copysign(0.5, bias)).astype(np.int8)
+    np.testing.assert_array_equal(run_layer(fc, image).ravel(), expected)
+    (micro,) = parse_network(data, "ties", rounding="double").layers
+    assert micro.rounding is Rounding.DOUBLE
+    assert (run_layer(micro, image).ravel() != expected).any()
+
+
+def naive(layer, x: np.ndarray) -> np.ndarray:
+    """A layer in Python integers, one output value at a time; owes nothing to NumPy's windows or to the executor."""
+    y = np.empty(layer.output.shape, np.int8)
+    for oy, ox, oc in np.ndindex(*y.shape):
+        taps = [(ky, kx) for ky in range(layer.kernel[0]) for kx in range(layer.kernel[1])]
+        places = [
+            (oy * layer.stride[0] - layer.padding[0] + ky, ox * layer.stride[1] - layer.padding[1] + kx, ky, kx)
+            for ky, kx in taps
+        ]
+        inside = [p for p in places if 0 <= p[0] < x.shape[0] and 0 <= p[1] < x.shape[1]]
+        if isinstance(layer, Pool):
+            total, count = sum(int(x[iy, ix, oc]) for iy, ix, _, _ in inside), len(inside)
+            value = (abs(total) + count // 2) // count * (1 if total >= 0 else -1)
+        else:
+            acc = int(layer.bias[oc]) + sum(
+                (int(x[iy, ix, c]) - layer.input.zero_point) * int(layer.weights[oc, ky, kx, c])
+                for iy, ix, ky, kx in inside
+                for c in range(x.shape[2])
+            )
+            multiplier, shift = int(layer.multiplier[oc]), int(layer.shift[oc])
+            high = ((acc << max(shift, 0)) * multiplier + 2**30) >> 31
+            half = 1 << max(-shift, 0) >> 1
+            value = (abs(high) + half) >> max(-shift, 0)
+            value = (value if high >= 0 else -value) + layer.output.zero_point
+        y[oy, ox, oc] = min(max(value, layer.clamp[0]), layer.clamp[1])
+    return y
+
+
+def test_against_plain_python():
+    rng = np.random.default_rng(SEED)
+    for _ in range(10):
+        random = RandomNet(rng)
+        x = random.conv(random.input((*rng.integers(2, 8, 2), 3)), 3)
+        out = random.fully_connected(random.pool(x, 3))
+        network = parse_network(random.net.to_bytes([out]), "n")
+        image = rng.integers(-128, 128, network.input.shape).astype(np.int8)
+        tensors = run(network, image)
+        for layer in network.layers[:2]:
+            np.testing.assert_array_equal(tensors[layer.output.name], naive(layer, tensors[layer.input.name]))
+
+
+def test_batch_equals_single_images_and_bad_images_are_refused():
+    rng = np.random.default_rng(SEED)
+    random = RandomNet(rng)
+    data = random.net.to_bytes([random.fully_connected(random.conv(random.input((7, 5, 3))))])
+    network = parse_network(data, "small.tflite")
+    batch = rng.integers(-128, 128, (5, 7, 5, 3)).astype(np.int8)
+    tensors = run(network, batch)
+    for i in range(len(batch)):
+        for name, x in run(network, batch[i]).items():
+            assert x.shape == network.tensors[name].shape
+            np.testing.assert_array_equal(x, tensors[name][i])
+    assert all(len(x) == 0 for x in run(network, batch[:0]).values())
+    for bad in (batch.astype(np.uint8), batch[0, :6], batch[None]):
+        with pytest.raises(ValueError, match=r"small: image is .* must be int8 \[7, 5, 3\]"):
+            run(network, bad)
+
+
+def test_200_images_of_2_5_million_macs_take_seconds():
+    rng = np.random.default_rng(SEED)
+    a, b = Tensor("a", 32, 32, 16, 0.1, 3), Tensor("b", 32, 32, 17, 0.1, -5)
+    conv = Conv(
+        "conv0",
+        a,
+        b,
+        weights=rng.integers(-127, 128, (17, 3, 3, 16)).astype(np.int8),
+        bias=np.zeros(17, np.int32),
+        multiplier=np.full(17, 1 << 30, np.int32),
+        shift=np.full(17, -8, np.int32),
+        stride=(1, 1),
+        padding=(1, 1, 1, 1),
+    )
+    assert conv.macs > 2_500_000
+    started = time.perf_counter()
+    run_layer(conv, rng.integers(-128, 128, (200, 32, 32, 16)).astype(np.int8))
+    assert time.perf_counter() - started < 30  # about 3 s on one busy core
+
+
+def test_mean_is_a_sum_with_bias():
+    random = RandomNet(np.random.default_rng(SEED))
+    x = random.net.input((1, 4, 3, 2), scale=0.5, zero_point=-7)
+    (mean,) = parse_network(random.net.to_bytes([random.net.mean(x, scale=0.25, zero_point=5)]), "n").layers
+    assert isinstance(mean, Mean)
+    assert (mean.bias, mean.kernel, mean.output.shape) == (7 * 12, (4, 3), (1, 1, 2))
+    factor = mean.multiplier * 2.0 ** (mean.shift - 31)
+    assert factor == pytest.approx(2 / 12)
+
+
+needs_real = pytest.mark.skipif("FLUIDNPU_REAL" not in os.environ, reason="FLUIDNPU_REAL names no folder")
+
+
+@needs_real
+@pytest.mark.parametrize(
+    ("file", "operator"), [("resnet8_int8", "operator 3 ADD"), ("kws_dscnn_int8", "operator 1 DEPTHWISE_CONV_2D")]
+)
+def test_real_networks_name_the_operator_that_is_missing(file, operator):
+    path = Path(os.environ["FLUIDNPU_REAL"]) / "models" / f"{file}.tflite"
+    with pytest.raises(UnsupportedNetwork) as error:
+        read_network(path)
+    for part in (str(path), operator, "unsupported operator; supported: AVERAGE_POOL_2D, CONV_2D"):
+        assert part in str(error.value)
