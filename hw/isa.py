@@ -10,9 +10,11 @@ from enum import IntEnum
 __all__ = [
     "CAUSES",
     "COMMANDS",
+    "COMMAND_WORDS",
     "COMPLETION_FIELDS",
     "COMPLETION_WORDS",
     "COUNTERS",
+    "COUNTER_BITS",
     "DESCRIPTOR_BYTES",
     "DESCRIPTOR_FIELDS",
     "DESCRIPTOR_WORDS",
@@ -21,11 +23,13 @@ __all__ = [
     "LIMIT_ALWAYS",
     "LIMIT_NEVER",
     "MAGIC",
+    "MAX_CLASSES",
     "NO_PRODUCER",
     "PC_INDEX_BITS",
     "RECIPROCAL_MAX",
     "RECIPROCAL_SHIFT",
     "REGISTERS",
+    "REGISTER_ADDR_WIDTH",
     "VARIANTS",
     "ArrayEvent",
     "Client",
@@ -212,6 +216,7 @@ class Op(IntEnum):
 
 
 VARIANTS = 4
+MAX_CLASSES = 1024  # of an exit
 DESCRIPTOR_WORDS = 32
 DESCRIPTOR_BYTES = 4 * DESCRIPTOR_WORDS
 EXIT_TABLE_BYTES = 256 * 4
@@ -257,9 +262,7 @@ DESCRIPTOR_FIELDS = (
     Field("bias", 14, 0, 32, True, doc="POOL: bias of the mean; EXIT: table, bytes from the program base"),
     Field("multiplier", 15, 0, 32, doc="POOL: requantiser or reciprocal"),
     Field("shift", 16, 0, 8, True, doc="POOL: TensorFlow Lite shift (left > 0), or bits of the reciprocal"),
-    Field(
-        "stripe_line_beats", 16, 16, 16, doc="in_line_beats, or stripe_pixels * in_pixel_beats"
-    ),
+    Field("stripe_line_beats", 16, 16, 16, doc="in_line_beats, or stripe_pixels * in_pixel_beats"),
     *(
         field
         for v in range(VARIANTS)

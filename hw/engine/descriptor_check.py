@@ -1,0 +1,248 @@
+"""The rules that a descriptor must keep; docs/isa.md lists them. What passes cannot hang or mislead the NPU."""
+
+from amaranth.hdl import C, Cat, Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2, exact_log2
+
+from .. import isa
+from ..tile import DIMENSION_BITS, PARAMETER_BYTES, descriptor_layout
+
+__all__ = ["DescriptorCheck"]
+
+_LARGEST = (1 << 24) - 1  # of a product that is multiplied again
+
+
+class DescriptorCheck(wiring.Component):
+    """Judges ``descriptor`` (stable from ``go`` to ``done``): ``bad`` is valid with ``done``.
+
+    One multiply, add and compare per cycle on one multiplier. Latency: at most CYCLES from ``go`` to ``done``.
+
+    Members
+    -------
+    index, ops : place of the descriptor in its program and the program's number of operations
+    """
+
+    LAYER_STEPS = 7
+    VARIANT_STEPS = 9
+    CYCLES = LAYER_STEPS + isa.VARIANTS * VARIANT_STEPS + 2
+
+    def __init__(self, config):
+        self.config = config
+        super().__init__(
+            {
+                "go": In(1),
+                "descriptor": In(descriptor_layout()),
+                "index": In(isa.PC_INDEX_BITS),
+                "ops": In(16),
+                "done": Out(1),
+                "bad": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        d = self.descriptor
+        simple_bad = Signal()
+        m.d.comb += simple_bad.eq(self._breaks_simple_rule())
+
+        # The variant under check
+        v = Signal(range(isa.VARIANTS))
+        var = {
+            name: Signal(len(d[f"{name}0"]), name=name)
+            for name in ("log2_kr", "log2_kd", "max_lines", "stripe_lines", "words", "weight_beats")
+        }
+        with m.Switch(v):
+            for i in range(isa.VARIANTS):
+                with m.Case(i):
+                    m.d.comb += [signal.eq(d[f"{name}{i}"]) for name, signal in var.items()]
+
+        # One step: result = a * b + addend; ``less``, ``above``: outcomes that are allowed beside equality
+        a, b, addend, bound = Signal(24), Signal(24), Signal(32), Signal(32)
+        less, above = Signal(), Signal()
+        result = Signal(49)
+        kept, saved, subtotal = Signal(32), Signal(32), Signal(32)
+        holds = Signal()
+        m.d.comb += [
+            result.eq(a * b + addend),
+            holds.eq((result == bound) | Mux(result < bound, less, above)),
+        ]
+        variant_bad = Signal()
+        rules = self._variant_rules(m, var, kept, saved, subtotal)
+        m.d.comb += variant_bad.eq(rules.bad)
+
+        def drive(steps, step):
+            with m.Switch(step):
+                for i, (x, y, z, allowed, limit) in enumerate(steps):
+                    with m.Case(i):
+                        m.d.comb += [
+                            a.eq(x),
+                            b.eq(y),
+                            addend.eq(z),
+                            bound.eq(limit),
+                            less.eq(allowed in ("<=", "any")),
+                            above.eq(allowed in (">=", "any")),
+                        ]
+
+        broken = Signal()
+        step = Signal(range(max(self.LAYER_STEPS, self.VARIANT_STEPS)))
+        with m.FSM(init="Idle"):
+            with m.State("Idle"), m.If(self.go):
+                m.d.sync += [broken.eq(0), step.eq(0), v.eq(0)]
+                with m.Switch(d.op):
+                    with m.Case(isa.Op.CONV, isa.Op.POOL):
+                        m.next = "Layer"
+                    with m.Case(isa.Op.EXIT):
+                        m.d.sync += broken.eq((d.out_channels == 0) | (d.out_channels > isa.MAX_CLASSES))
+                        m.next = "Done"
+                    with m.Case(isa.Op.JUMP):
+                        m.d.sync += broken.eq((d.target <= self.index) | (d.target >= self.ops))
+                        m.next = "Done"
+                    with m.Default():
+                        m.d.sync += broken.eq(1)
+                        m.next = "Done"
+            with m.State("Layer"):
+                drive(self._layer_steps(), step)
+                m.d.sync += [step.eq(step + 1), broken.eq(broken | ~holds | simple_bad)]
+                with m.If(step == self.LAYER_STEPS - 1):
+                    m.d.sync += step.eq(0)
+                    m.next = "Variant"
+            with m.State("Variant"):
+                drive(rules.steps, step)
+                m.d.sync += [kept.eq(result), step.eq(step + 1), broken.eq(broken | ~holds | variant_bad)]
+                with m.If(step == rules.SAVE):
+                    m.d.sync += saved.eq(result)
+                with m.If(step == rules.SUBTOTAL):
+                    m.d.sync += subtotal.eq(result)
+                with m.If(step == self.VARIANT_STEPS - 1):
+                    m.d.sync += [step.eq(0), v.eq(v + 1)]
+                    with m.If(v == isa.VARIANTS - 1):
+                        m.next = "Done"
+            with m.State("Done"):
+                m.d.comb += [self.done.eq(1), self.bad.eq(broken)]
+                m.next = "Idle"
+        return m
+
+    def _breaks_simple_rule(self):
+        """Rules of a layer without products."""
+        c, d = self.config, self.descriptor
+        bus = exact_log2(c.bus_bytes)
+        positive = (
+            "in_w in_h out_w out_h lines out_channels kh kw sy sx nseg seg_w in_pixel_beats out_pixel_beats chunk_beats"
+        )
+        dimensions = ("in_w", "in_h", "out_w", "out_h")
+        pixel_bits = 10 - ceil_log2(c.words_per_beat)  # words of a pixel fit array_tile.pixel_words
+        reads_image = d.producer == isa.NO_PRODUCER
+        pools = d.op == isa.Op.POOL
+        return (
+            Cat(*(d[name] == 0 for name in positive.split())).any()
+            | Cat(*(d[name][DIMENSION_BITS:].any() for name in dimensions)).any()
+            | d.residual
+            | (d.seg_w > c.rows)
+            | d.in_pixel_beats[pixel_bits:].any()
+            | (~reads_image & ((d.producer >= self.index) | (d.producer_nseg == 0)))
+            | (d.out_channels > (d.out_pixel_beats << bus))
+            | (pools & (d.out_channels > (d.in_pixel_beats << bus)))
+            | (d.clamp_min > d.clamp_max)
+            | (d.padded_average & (~pools | ~d.average | (d.kh * d.kw > isa.RECIPROCAL_MAX)))
+        )
+
+    def _layer_steps(self):
+        """(a, b, addend, relation, bound): a * b + addend <relation> bound."""
+        d = self.descriptor
+        whole = d.nseg == 1
+        return (
+            (d.out_h, d.nseg, 0, "=", d.lines),
+            (d.nseg - 1, d.seg_w, 1, "<=", d.out_w),
+            (d.nseg, d.seg_w, 0, ">=", d.out_w),
+            (d.in_w, d.in_pixel_beats, 0, "<=", d.in_line_beats),
+            (d.out_w, d.out_pixel_beats, 0, "<=", d.out_line_beats),
+            (d.stripe_pixels, d.in_pixel_beats, 0, "<=", d.stripe_line_beats),
+            # a stripe line holds the whole row, or the window of a segment
+            (Mux(whole, d.in_w, d.seg_w - 1), Mux(whole, 1, d.sx), Mux(whole, 0, d.kw), "<=", d.stripe_pixels),
+        )
+
+    def _variant_rules(self, m, var, kept, saved, subtotal):
+        """Rules and steps of a variant; ``kept`` is the product of the step before."""
+        c, d = self.config, self.descriptor
+        bus, wpb, lanes = exact_log2(c.bus_bytes), exact_log2(c.words_per_beat), exact_log2(c.lanes)
+        stack = exact_log2(c.max_stack)
+        kr, kd = var["log2_kr"], var["log2_kd"]
+        is_conv = d.op == isa.Op.CONV
+
+        too_deep = Signal()
+        log2_cols, cols = Signal(range(exact_log2(c.pes) + 1)), Signal(range(c.pes + 1))
+        full, part = Signal(16), Signal(range(c.pes))  # whole c-tiles, channels of a last narrower one
+        m.d.comb += [
+            too_deep.eq(kr + kd > stack),
+            log2_cols.eq(Mux(too_deep, 0, exact_log2(c.pes) - kr - kd)),
+            cols.eq(1 << log2_cols),
+            full.eq(d.out_channels >> log2_cols),
+            part.eq(d.out_channels & (cols - 1)),
+        ]
+        shift = Signal(range(stack + 1))  # kd, where it makes sense
+        kd_mask = Signal(max(1, stack))
+        pixel_words = Signal(16)
+        m.d.comb += [
+            shift.eq(Mux(too_deep, 0, kd)),
+            kd_mask.eq((1 << shift) - 1),
+            pixel_words.eq((d.in_pixel_beats << wpb) >> shift),
+        ]
+        # Beats of a weight set and of the parameters, for whole and for the last c-tile
+        set_full, set_part, par_full, par_part = (
+            Signal(16, name=n) for n in ("set_full", "set_part", "par_full", "par_part")
+        )
+
+        def beats(words):
+            return (words + c.words_per_beat - 1) >> wpb
+
+        def parameter_beats(columns):
+            return Mux(is_conv, (columns * PARAMETER_BYTES + c.bus_bytes - 1) >> bus, 0)
+
+        m.d.comb += [
+            set_full.eq(beats(cols << shift)),
+            set_part.eq(beats(part << shift)),
+            par_full.eq(parameter_beats(cols)),
+            par_part.eq(parameter_beats(part)),
+        ]
+        pool_sets, pool_part_sets = Signal(16), Signal(16)
+        m.d.comb += [
+            pool_sets.eq((cols + c.lanes - 1) >> lanes),
+            pool_part_sets.eq((part + c.lanes - 1) >> lanes),
+        ]
+        chunk = Mux(d.chunk_beats < d.out_pixel_beats, d.chunk_beats, d.out_pixel_beats)
+
+        class Rules:
+            SAVE, SUBTOTAL = 4, 6
+            steps = (
+                (d.seg_w, var["max_lines"], 0, "<=", C(c.rows)),
+                ((kept << shift_of(kr, stack))[:24], chunk, 0, "<=", C(c.stage_beats)),
+                (var["stripe_lines"], d.stripe_line_beats, 0, "<=", C(c.bank_beats * c.max_stack) >> kr),
+                (d.kh, d.kw, 0, "any", 0),
+                (kept, Mux(is_conv, var["words"], 1), 0, "<=", C(_LARGEST)),
+                (Mux(is_conv, kept, pool_sets), set_full, par_full, "<=", C(_LARGEST)),
+                (kept, full, 0, "any", 0),
+                (Mux(is_conv, saved, pool_part_sets), set_part, par_part, "any", 0),
+                (kept, 1, subtotal, "=", var["weight_beats"]),
+            )
+            bad = (
+                too_deep
+                | (var["max_lines"] == 0)
+                | (var["max_lines"] > c.max_lines)
+                | ((d.nseg != 1) & (var["max_lines"] != 1))
+                | (var["stripe_lines"] < d.kh)
+                | (d.in_pixel_beats & kd_mask).any()
+                | (d.stripe_line_beats & kd_mask).any()
+                | (is_conv & ((var["words"] == 0) | (var["words"] > pixel_words)))
+                | (~is_conv & (kd != 0))
+                | (d.padded_average & (kr != 0))
+                | ((d.chunk_beats < d.out_pixel_beats) & ((d.chunk_beats << bus) & (cols - 1)).any())
+            )
+
+        assert len(Rules.steps) == self.VARIANT_STEPS
+        return Rules
+
+
+def shift_of(log2_kr, stack_bits):
+    """log2(kr), in as few bits as a legal value needs: wider shifters are wasted on values that are refused."""
+    return log2_kr[: max(1, stack_bits.bit_length())]
