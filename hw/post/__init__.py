@@ -1,0 +1,1 @@
+"""Epilogue: accumulators in, requantised int8 pixels in the staging buffer out."""
