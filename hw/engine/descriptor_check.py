@@ -50,7 +50,7 @@ class DescriptorCheck(wiring.Component):
         v = Signal(range(isa.VARIANTS))
         var = {
             name: Signal(len(d[f"{name}0"]), name=name)
-            for name in ("log2_kr", "log2_kd", "max_lines", "stripe_lines", "words", "weight_beats")
+            for name in ("log2_kr", "log2_kd", "max_lines", "stripe_lines", "words", "weights", "weight_beats")
         }
         with m.Switch(v):
             for i in range(isa.VARIANTS):
@@ -93,7 +93,12 @@ class DescriptorCheck(wiring.Component):
                     with m.Case(isa.Op.CONV, isa.Op.POOL):
                         m.next = "Layer"
                     with m.Case(isa.Op.EXIT):
-                        m.d.sync += broken.eq((d.out_channels == 0) | (d.out_channels > isa.MAX_CLASSES))
+                        m.d.sync += broken.eq(
+                            (d.out_channels == 0)
+                            | (d.out_channels > isa.MAX_CLASSES)
+                            | d.in_offset[: exact_log2(self.config.bus_bytes)].any()
+                            | d.bias[: exact_log2(self.config.bus_bytes)].any()
+                        )
                         m.next = "Done"
                     with m.Case(isa.Op.JUMP):
                         m.d.sync += broken.eq((d.target <= self.index) | (d.target >= self.ops))
@@ -138,6 +143,8 @@ class DescriptorCheck(wiring.Component):
             Cat(*(d[name] == 0 for name in positive.split())).any()
             | Cat(*(d[name][DIMENSION_BITS:].any() for name in dimensions)).any()
             | d.residual
+            | d.in_offset[:bus].any()
+            | d.out_offset[:bus].any()
             | (d.seg_w > c.rows)
             | d.in_pixel_beats[pixel_bits:].any()
             | (~reads_image & ((d.producer >= self.index) | (d.producer_nseg == 0)))
@@ -231,6 +238,7 @@ class DescriptorCheck(wiring.Component):
                 | (var["max_lines"] > c.max_lines)
                 | ((d.nseg != 1) & (var["max_lines"] != 1))
                 | (var["stripe_lines"] < d.kh)
+                | var["weights"][:bus].any()
                 | (d.in_pixel_beats & kd_mask).any()
                 | (d.stripe_line_beats & kd_mask).any()
                 | (is_conv & ((var["words"] == 0) | (var["words"] > pixel_words)))
