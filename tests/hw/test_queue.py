@@ -63,7 +63,6 @@ def test_one_transfer_per_cycle():
     run(dut, bench)
 
 
-@pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")
 def test_no_depth():
     with pytest.raises(ValueError, match="Queue: depth = 0 is not at least 1"):
         Queue(8, 0)
