@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from fluidnpu.hw.isa import LIMIT_ALWAYS, LIMIT_NEVER
+from fluidnpu.hw.isa import LIMIT_ALWAYS, LIMIT_NEVER, MAX_CLASSES
 
 from .graph import Exit, Network
 
@@ -29,7 +29,6 @@ __all__ = [
 ]
 
 ONE = 1 << 16
-MAX_CLASSES = ONE - 1  # S, at most classes * 2**16, must stay below 2**32
 
 
 @dataclass(frozen=True, eq=False)

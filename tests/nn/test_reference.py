@@ -1,11 +1,14 @@
 """The integer reference executor against the reference kernels of ai-edge-litert, on every tensor."""
 
+import itertools
 import os
 import time
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from fluidnpu.nn.graph import Conv, Mean, Pool, Tensor
 from fluidnpu.nn.quantize import Rounding
@@ -14,6 +17,7 @@ from fluidnpu.nn.tflite_reader import UnsupportedNetwork, parse_network, read_ne
 from fluidnpu.nn.tflite_writer import TfliteWriter
 
 SEED = 20240613
+MODELS = Path(__file__).parents[2] / "models"
 
 
 def kernels(data: bytes, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -250,7 +254,16 @@ def test_mean_is_a_sum_with_bias():
     assert factor == pytest.approx(2 / 12)
 
 
+@pytest.mark.parametrize("path", sorted(MODELS.glob("*.tflite")), ids=lambda path: path.stem)
+def test_networks_of_the_project(path):
+    assert check(path.read_bytes(), np.random.default_rng(SEED), images=20) > 0
+
+
 needs_real = pytest.mark.skipif("FLUIDNPU_REAL" not in os.environ, reason="FLUIDNPU_REAL names no folder")
+
+
+def real(*parts: str) -> Path:
+    return Path(os.environ["FLUIDNPU_REAL"], *parts)
 
 
 @needs_real
@@ -258,8 +271,49 @@ needs_real = pytest.mark.skipif("FLUIDNPU_REAL" not in os.environ, reason="FLUID
     ("file", "operator"), [("resnet8_int8", "operator 3 ADD"), ("kws_dscnn_int8", "operator 1 DEPTHWISE_CONV_2D")]
 )
 def test_real_networks_name_the_operator_that_is_missing(file, operator):
-    path = Path(os.environ["FLUIDNPU_REAL"]) / "models" / f"{file}.tflite"
+    path = real("models", f"{file}.tflite")
     with pytest.raises(UnsupportedNetwork) as error:
         read_network(path)
     for part in (str(path), operator, "unsupported operator; supported: AVERAGE_POOL_2D, CONV_2D"):
         assert part in str(error.value)
+
+
+@needs_real
+def test_layers_of_a_real_network_on_real_images():
+    """ResNet-8: the three convolutions before the first ADD, and what follows the last one, on CIFAR-10 images."""
+    data = real("models", "resnet8_int8.tflite").read_bytes()
+    images = (np.load(real("images", "cifar10_ic01_200.npz"))["x"][:10].astype(np.int16) - 128).astype(np.int8)
+    model = schema.ModelT.InitFromPackedBuf(data, 0)
+    graph = model.subgraphs[0]
+    theirs = [kernels(data, image[None]) for image in images]
+
+    # The front, with a mean behind it because an exit is a vector.
+    net = TfliteWriter()
+    x = net.input((1, 32, 32, 3), scale=1.0, zero_point=-128)
+    names = []
+    for op in graph.operators[:3]:
+        weights, bias, out = (graph.tensors[i] for i in (op.inputs[1], op.inputs[2], op.outputs[0]))
+        x = net.conv_2d(
+            x,
+            model.buffers[weights.buffer].data.view(np.int8).reshape(weights.shape),
+            model.buffers[bias.buffer].data.view("<i4").astype(np.int32),
+            weights.quantization.scale,
+            scale=float(out.quantization.scale[0]),
+            zero_point=int(out.quantization.zeroPoint[0]),
+            activation="RELU" if op.builtinOptions.fusedActivationFunction else "NONE",
+            name=out.name.decode(),
+        )
+        names.append(x.name)
+    ours = run(parse_network(net.to_bytes([net.mean(x)]), "front"), images)
+    for i, name in itertools.product(range(len(images)), names):
+        np.testing.assert_array_equal(ours[name][i], theirs[i][name][0], err_msg=name)
+
+    # The back: average pool, reshape, fully connected, softmax.
+    back = graph.operators[-4:]
+    graph.inputs, graph.operators = back[0].inputs, back
+    builder = flatbuffers.Builder(1 << 16)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    network = parse_network(bytes(builder.Output()), "back")
+    ours = run(network, np.concatenate([t[network.input.name] for t in theirs]))
+    for i, name in itertools.product(range(len(images)), ours):
+        np.testing.assert_array_equal(ours[name][i].ravel(), theirs[i][name].ravel(), err_msg=name)
