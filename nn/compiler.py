@@ -1,0 +1,306 @@
+"""From a network to a program: operations, descriptors, weight streams, exit tables, arena."""
+
+from dataclasses import dataclass, replace
+from math import ceil, prod
+
+import numpy as np
+from fluidnpu.hw import isa
+from fluidnpu.hw.tile import DIMENSION_BITS
+
+from . import mapping
+from .arena import place_tensors
+from .exits import exit_table
+from .graph import Conv, Mean, Pool
+from .lowering import CompileError, fold_options, geometry_of, lower
+from .program import FoldedInput, OpInfo, Program, ProgramExit
+from .weights import conv_stream, pool_stream
+
+__all__ = ["CompileError", "CompileOptions", "compile_network"]
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """
+    max_tile_cycles : a layer whose tile would take longer is split by output channels. Default: 0.2 % of the network's
+        least time (MACs / peak), but never below ``least_tile_cycles``: a tile cannot be shorter than its weights
+    reuse_arena : False keeps every tensor, so that all can be compared afterwards
+    fold : "auto", "none", "columns" (kw into channels), "window" (kh * kw into channels) for first layers
+    limits : exit limits to begin with, one per exit (isa.LIMIT_NEVER ..)
+    """
+
+    max_tile_cycles: int | None = None
+    least_tile_cycles: int = 2048
+    reuse_arena: bool = True
+    fold: str = "auto"
+    limits: tuple | None = None
+
+
+class _Region:
+    """Builds the program region: bytes appended at bus-aligned offsets, equal parts shared."""
+
+    def __init__(self, size, alignment):
+        self.parts, self.size, self.alignment, self.known = [], size, alignment, {}
+
+    def add(self, raw):
+        """Offset of ``raw`` in the region."""
+        if raw not in self.known:
+            self.size += -self.size % self.alignment
+            self.known[raw] = self.size
+            self.parts.append((self.size, raw))
+            self.size += len(raw)
+        return self.known[raw]
+
+    def image(self, descriptors):
+        size = self.size + -self.size % self.alignment
+        out = bytearray(size)
+        out[: 4 * descriptors.size] = descriptors.astype("<u4").tobytes()
+        for offset, raw in self.parts:
+            out[offset : offset + len(raw)] = raw
+        return bytes(out)
+
+
+def compile_network(network, config, options=CompileOptions()):
+    """Program of ``network`` (nn.graph.Network) for ``config``.
+
+    Raises CompileError (a ValueError) that names the layer, the limit and its value if something does not fit.
+    """
+    cycles = network.macs() / config.peak_macs
+    longest = options.max_tile_cycles or max(options.least_tile_cycles, ceil(0.002 * cycles))
+    network, folded = _fold(network, config, options)
+    steps = lower(network, config, longest)
+
+    # Where tensors live
+    producer = {}  # tensor -> operation that completes it
+    first_write, last_read = {network.input.name: -1}, {}
+    for i, step in enumerate(steps):
+        if step.layer is not None:
+            first_write.setdefault(step.layer.output.name, i)
+            producer[step.layer.output.name] = i
+            last_read[step.layer.input.name] = i
+        elif step.op == isa.Op.EXIT:
+            last_read[network.exits[step.exit].logits.name] = i
+    for name, i in producer.items():
+        last_read[name] = max(last_read.get(name, i), i)
+    last_read.setdefault(network.input.name, -1)
+    beats = {name: ceil(t.channels / config.bus_bytes) for name, t in network.tensors.items()}
+    order = sorted(first_write, key=first_write.get)
+    tensors = [(n, *network.tensors[n].shape, beats[n]) for n in order]
+    places, arena_bytes = place_tensors(tensors, first_write, last_read, config.bus_bytes, options.reuse_arena)
+
+    region = _Region(isa.DESCRIPTOR_BYTES * len(steps), max(config.bus_bytes, 64))
+    nseg_of = {network.input.name: 1}
+    words, ops = [], []
+    for i, step in enumerate(steps):
+        if step.layer is None:
+            values = _control(step, network, places, region)
+            name = f"{step.op.name.lower()}{step.exit}"
+            ops.append(OpInfo(name, step.op.name, exit=step.exit, head=step.head))
+        else:
+            values, info = _layer(step, config, places, region, longest, nseg_of)
+            source = producer.get(step.layer.input.name)
+            values["producer"] = isa.NO_PRODUCER if source is None else source
+            ops.append(info)
+        try:
+            words.append(isa.encode(isa.DESCRIPTOR_FIELDS, values, isa.DESCRIPTOR_WORDS, ops[i].name))
+        except isa.IsaError as error:
+            raise CompileError(f"{network.name}: {error} (configuration {config.name})") from None
+    if len(steps) >= 1 << isa.PC_INDEX_BITS:
+        raise CompileError(f"{network.name}: {len(steps)} operations, at most {(1 << isa.PC_INDEX_BITS) - 1} fit")
+
+    limits = options.limits or (isa.LIMIT_NEVER,) * len(network.exits)
+    if len(limits) != len(network.exits):
+        raise CompileError(f"{network.name}: {len(limits)} limits for {len(network.exits)} exits")
+    where = {step.exit: i for i, step in enumerate(steps) if step.op == isa.Op.EXIT}
+    exits = tuple(
+        ProgramExit(where[e], x.logits.name, x.classes, x.scale, x.zero_point, x.beta, limits[e])
+        for e, x in enumerate(network.exits)
+    )
+    return Program(
+        name=network.name,
+        config_name=config.name,
+        config_hash=config.hash,
+        bus_bytes=config.bus_bytes,
+        arena_bytes=arena_bytes,
+        input=folded,
+        input_tensor=network.input.name,
+        tensors=places,
+        exits=exits,
+        ops=tuple(ops),
+        region=region.image(np.array(words, np.uint32)),
+    )
+
+
+def _fold(network, config, options):
+    """The network with its first layer folded as the options say, and how an image becomes its input."""
+    plain = FoldedInput(*network.input.shape, zero=network.input.zero_point)
+    choices = {"none": (network, plain), **fold_options(network)}
+    if options.fold != "auto":
+        if options.fold not in ("none", "columns", "window"):
+            raise CompileError(f"fold is {options.fold!r}, it must be auto, none, columns or window")
+        return choices.get(options.fold, choices["none"])
+
+    def cost(choice):
+        layers = [x for x in choice[0].layers if x.input.name == choice[0].input.name]
+        try:
+            return sum(_best_cycles(layer, config) for layer in layers)
+        except mapping.MappingError:
+            return float("inf")
+
+    return min(choices.values(), key=cost)
+
+
+def _best_cycles(layer, config):
+    geometry = geometry_of(layer, config)
+    variants, selection = mapping.choose_variants(config, geometry, 1 << 30)
+    return sum(mapping.layer_cycles(config, geometry, variants[v], n + 1) / (n + 1) for n, v in enumerate(selection))
+
+
+def _layer(step, config, places, region, longest, nseg_of):
+    """(descriptor values, OpInfo) of a layer or of a part of its output channels."""
+    layer = step.layer
+    low, high = step.channels
+    geometry = replace(geometry_of(layer, config), out_channels=high - low)
+    try:
+        variants, selection = mapping.choose_variants(config, geometry, longest)
+    except mapping.MappingError as error:
+        raise CompileError(str(error)) from None
+    source, target = places[layer.input.name], places[layer.output.name]
+    nseg, seg_w = geometry.segments(config)
+    nseg_of[layer.output.name] = nseg
+    stripe_pixels = geometry.stripe_pixels(config)
+    clamp = layer.clamp
+    values = {
+        "op": isa.Op.POOL if geometry.pool else isa.Op.CONV,
+        "producer_nseg": nseg_of[layer.input.name],
+        "nseg": nseg,
+        "in_offset": source.offset,
+        "in_w": source.width,
+        "in_h": source.height,
+        "in_line_beats": source.line_beats,
+        "in_pixel_beats": source.pixel_beats,
+        "out_offset": target.offset + low,
+        "out_w": target.width,
+        "out_h": target.height,
+        "out_line_beats": target.line_beats,
+        "out_pixel_beats": target.pixel_beats,
+        "kh": geometry.kh,
+        "kw": geometry.kw,
+        "sy": geometry.sy,
+        "sx": geometry.sx,
+        "seg_w": seg_w,
+        "lines": geometry.lines(config),
+        "out_channels": high - low,
+        "clamp_min": clamp[0],
+        "clamp_max": clamp[1],
+        "chunk_beats": mapping.chunk_beats(config, geometry),
+        "stripe_pixels": stripe_pixels,
+        "stripe_line_beats": stripe_pixels * source.pixel_beats,
+        **_arithmetic(layer),
+    }
+    for what in ("in_w", "in_h", "out_w", "out_h"):
+        if values[what] >> DIMENSION_BITS:
+            raise CompileError(f"{layer.name}: {what} is {values[what]}, at most {(1 << DIMENSION_BITS) - 1}")
+    if isinstance(layer, Pool) and any(layer.padding) and prod(layer.window) > isa.RECIPROCAL_MAX:
+        raise CompileError(
+            f"{layer.name}: a padded average pool of {prod(layer.window)} taps, at most {isa.RECIPROCAL_MAX}"
+        )
+    for k in range(isa.VARIANTS):
+        v = variants[min(k, len(variants) - 1)]
+        capacity = (config.bank_beats * config.max_stack >> v.log2_kr) // values["stripe_line_beats"]
+        words = mapping.words_per_tap(config, geometry, v.log2_kd)
+        if geometry.pool:
+            stream = pool_stream(config, high - low, v.log2_kr)
+        else:
+            zero_sum = layer.weights[low:high].astype(np.int64).sum((1, 2, 3)) * layer.input.zero_point
+            bias = (layer.bias[low:high].astype(np.int64) - zero_sum).astype(np.int32)
+            stream = conv_stream(
+                config,
+                layer.weights[low:high],
+                bias,
+                layer.multiplier[low:high],
+                layer.shift[low:high],
+                v.log2_kr,
+                v.log2_kd,
+                words,
+                source.pixel_beats,
+            )
+        beats = mapping.weight_beats(config, geometry, v)
+        assert len(stream) == beats * config.bus_bytes, (layer.name, v, len(stream), beats)
+        values |= {
+            f"log2_kr{k}": v.log2_kr,
+            f"log2_kd{k}": v.log2_kd,
+            f"max_lines{k}": v.max_lines,
+            f"stripe_lines{k}": min(capacity, 0xFFFF),
+            f"weights{k}": region.add(stream),
+            f"words{k}": words,
+            f"weight_beats{k}": beats,
+        }
+    values["vsel"] = sum(selection[min(n, len(selection) - 1)] << (2 * n) for n in range(16))
+    info = OpInfo(
+        step.name,
+        values["op"].name,
+        macs=layer.macs * (high - low) // layer.output.channels,
+        head=step.head,
+        variants=[
+            {
+                "kr": 1 << variants[v].log2_kr,
+                "kd": 1 << variants[v].log2_kd,
+                "max_lines": variants[v].max_lines,
+                "cycles": mapping.layer_cycles(config, geometry, variants[v], n + 1),
+            }
+            for n, v in enumerate(selection)
+        ],
+    )
+    return values, info
+
+
+def _arithmetic(layer):
+    """Descriptor fields of zero points, padding and requantisation."""
+    if isinstance(layer, Conv):
+        return {
+            "pad_top": layer.padding[0],
+            "pad_left": layer.padding[1],
+            "in_zero": layer.input.zero_point,
+            "out_zero": layer.output.zero_point,
+            "single_rounding": layer.rounding == "single",
+        }
+    if isinstance(layer, Mean):
+        return {
+            "out_zero": layer.output.zero_point,
+            "single_rounding": layer.rounding == "single",
+            "bias": layer.bias,
+            "multiplier": layer.multiplier,
+            "shift": layer.shift,
+        }
+    taps = prod(layer.window)
+    values = {"pad_top": layer.padding[0], "pad_left": layer.padding[1], "average": 1}
+    if any(layer.padding):
+        return values | {"padded_average": 1}
+    bits, reciprocal = _reciprocal(taps)
+    return values | {"bias": taps, "multiplier": reciprocal, "shift": bits}
+
+
+def _reciprocal(count):
+    """(bits, m) with (n * m) >> bits == n // count for every sum n that an average of int8 values can have."""
+    largest = 128 * count + count // 2
+    for bits in range(63):
+        m = -(-(1 << bits) // count)
+        if largest * (m * count - (1 << bits)) < 1 << bits:
+            return bits, m
+    raise CompileError(f"no reciprocal for a pool of {count} taps")
+
+
+def _control(step, network, places, region):
+    """Descriptor values of EXIT and JUMP."""
+    if step.op == isa.Op.JUMP:
+        return {"op": isa.Op.JUMP, "exit": step.exit, "target": step.target}
+    exit = network.exits[step.exit]
+    table = exit_table(exit.scale, exit.beta)
+    return {
+        "op": isa.Op.EXIT,
+        "exit": step.exit,
+        "last": step.exit == len(network.exits) - 1,
+        "in_offset": places[exit.logits.name].offset,
+        "out_channels": exit.classes,
+        "bias": region.add(table.astype("<u4").tobytes()),
+    }

@@ -1,0 +1,144 @@
+"""Which operations a network becomes: order, jumps over heads, folded first layers, layers split by channels."""
+
+from dataclasses import dataclass, replace
+from math import ceil
+
+from fluidnpu.hw import isa
+
+from . import mapping
+from .graph import Conv, Layer, Network, Pool, Tensor
+from .program import FoldedInput
+
+__all__ = ["CompileError", "Step", "fold_options", "geometry_of", "lower"]
+
+
+class CompileError(ValueError):
+    """A network that does not fit a configuration."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """An operation: a layer (or ``channels`` low..high-1 of its output), or EXIT / JUMP of ``exit``."""
+
+    op: isa.Op
+    name: str
+    layer: Layer | None = None
+    channels: tuple = (0, 0)
+    exit: int = -1
+    head: int = -1  # exit whose head it belongs to
+    target: int = 0  # JUMP: operation after the head
+
+
+def geometry_of(layer, config):
+    """The layer as the mapping sees it."""
+    (kh, kw), (sy, sx) = layer.kernel, getattr(layer, "stride", (1, 1))
+    return mapping.Geometry(
+        name=layer.name,
+        pool=not isinstance(layer, Conv),
+        kh=kh,
+        kw=kw,
+        sy=sy,
+        sx=sx,
+        in_w=layer.input.width,
+        in_pixel_beats=ceil(layer.input.channels / config.bus_bytes),
+        in_words=ceil(layer.input.channels / config.lanes),
+        out_w=layer.output.width,
+        out_h=layer.output.height,
+        out_channels=layer.output.channels,
+        out_pixel_beats=ceil(layer.output.channels / config.bus_bytes),
+        padded_average=isinstance(layer, Pool) and any(layer.padding),
+    )
+
+
+def lower(network, config, longest):
+    """Steps of ``network`` in program order: per exit its trunk, then a jump over its head, the head, the decision.
+
+    ``longest`` : most cycles of a tile; longer ones are split by output channels.
+    """
+    steps = []
+    for section in network.sections():
+        last = section.exit == len(network.exits) - 1
+        for i in section.trunk:
+            steps += _split(network.layers[i], config, longest, -1)
+        head = [s for i in section.head for s in _split(network.layers[i], config, longest, section.exit)]
+        if not last:
+            target = len(steps) + 1 + len(head) + 1
+            steps.append(Step(isa.Op.JUMP, f"jump{section.exit}", exit=section.exit, target=target))
+        steps += head
+        steps.append(Step(isa.Op.EXIT, f"exit{section.exit}", exit=section.exit, head=-1 if last else section.exit))
+    return steps
+
+
+def _split(layer, config, longest, head):
+    """Steps of one layer: as many as it takes to keep tiles short, each a whole number of staging chunks."""
+    op = isa.Op.CONV if isinstance(layer, Conv) else isa.Op.POOL
+    channels = layer.output.channels
+    geometry = geometry_of(layer, config)
+    unit = max(config.pes, mapping.chunk_beats(config, geometry) * config.bus_bytes)
+    parts = 1
+    if op == isa.Op.CONV:
+        while parts * unit < channels and _shortest(config, geometry, ceil(channels / unit / parts) * unit) > longest:
+            parts += 1
+    size = ceil(ceil(channels / unit) / parts) * unit
+    bounds = [(low, min(low + size, channels)) for low in range(0, channels, size)]
+    return [
+        Step(op, layer.name if len(bounds) == 1 else f"{layer.name}.{k}", layer, bound, head=head)
+        for k, bound in enumerate(bounds)
+    ]
+
+
+def _shortest(config, geometry, channels):
+    """Cycles of the shortest sensible tile: one line, unstacked."""
+    part = replace(geometry, out_channels=min(channels, geometry.out_channels))
+    return mapping.tile_cycles(config, part, mapping.Variant(0, 0, 1), 1, 1)
+
+
+def fold_options(network):
+    """{"columns": (network, FoldedInput), "window": ...} where the first layer allows it.
+
+    Only a convolution that alone reads the image, and has more than one tap to fold, is folded. Weights are arranged
+    anew, [o, ky, kx, c] -> channels (ky, kx, c); nothing else changes, so results are equal bit for bit.
+    """
+    readers = [layer for layer in network.layers if layer.input.name == network.input.name]
+    if len(readers) != 1 or not isinstance(readers[0], Conv):
+        return {}
+    conv = readers[0]
+    o, kh, kw, c = conv.weights.shape
+    (sy, sx), (top, left, bottom, _) = conv.stride, conv.padding
+    h, w, _ = network.input.shape
+    zero = network.input.zero_point
+    options = {}
+    if kw > 1:
+        image = replace(network.input, width=conv.output.width, channels=kw * c)
+        options["columns"] = _with_first(
+            network,
+            image,
+            replace(
+                conv,
+                input=image,
+                weights=conv.weights.reshape(o, kh, 1, kw * c),
+                stride=(sy, 1),
+                padding=(top, 0, bottom, 0),
+            ),
+            FoldedInput(h, w, c, 1, kw, 1, sx, 0, left, zero),
+        )
+    if kh * kw > 1:
+        image = replace(network.input, height=conv.output.height, width=conv.output.width, channels=kh * kw * c)
+        options["window"] = _with_first(
+            network,
+            image,
+            replace(
+                conv,
+                input=image,
+                weights=conv.weights.reshape(o, 1, 1, kh * kw * c),
+                stride=(1, 1),
+                padding=(0, 0, 0, 0),
+            ),
+            FoldedInput(h, w, c, kh, kw, sy, sx, top, left, zero),
+        )
+    return options
+
+
+def _with_first(network: Network, image: Tensor, first: Conv, folded: FoldedInput):
+    layers = tuple(first if layer.input.name == image.name else layer for layer in network.layers)
+    return replace(network, input=image, layers=layers), folded
