@@ -48,7 +48,9 @@ class Tile:
 
     def __init__(self, rng, config, place, bad):
         self.program = rng.randrange(config.programs)
-        self.beats = rng.choice((1, rng.randint(1, 30), rng.randint(1, 3 * config.weight_fifo_beats)))
+        self.beats = rng.choice(
+            (1, rng.randint(1, 30), rng.randint(10, 60), rng.randint(1, config.weight_fifo_beats + 30))
+        )
         base = PROGRAM + self.program * SIZE
         self.addr = base + (place * 4096) % (SIZE // 2) + rng.randrange(64) * config.bus_bytes
         if rng.random() < 0.1:  # runs out of its region
@@ -61,6 +63,7 @@ class Tile:
                 self.words.append(beat_value(config, addr) if inside and addr not in bad else None)
         self.preload = rng.randint(0, min(self.beats, 12))
         self.popped = 0
+        self.doomed = rng.random() < 0.5 and rng.choice((1, 30, 200))  # revoked after about so many cycles, or never
 
     def holds(self, config, addr):
         return self.addr <= addr < self.addr + self.beats * config.bus_bytes
@@ -94,10 +97,10 @@ def test_random(name, ready_rate, valid_rate, take_rate, latency):
                 ctx.set(dut.next_addr, announced.addr)
                 ctx.set(dut.next_beats, announced.beats)
                 ctx.set(dut.next_program, announced.program)
-            elif announced and (running is None or running.popped == running.beats) and rng.random() < 0.1:
+            elif announced and announced.doomed:
+                revoke = rng.random() * announced.doomed < 1
+            elif announced and (running is None or running.popped == running.beats) and rng.random() < 0.2:
                 start = True
-            elif announced and rng.random() < 0.02 and not finishing:
-                revoke = True
             ctx.set(dut.announce, announce)
             ctx.set(dut.start, start)
             ctx.set(dut.revoke, revoke)
