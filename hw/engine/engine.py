@@ -495,7 +495,8 @@ class Engine(wiring.Component):
                     m.next = "Reset"
 
             with m.State("Command"):
-                self._command(m, emit)
+                with m.If(command.valid):  # a soft reset may have emptied the queue meanwhile
+                    self._command(m, emit)
                 m.d.comb += command.ready.eq(1)
                 m.next = "Decide"
 
