@@ -213,6 +213,7 @@ class World:
     def exit_result(self, s):
         if self.rng.random() < self.errors:
             self.model.memory_error(Code.EXIT_READ, [s])
+            return
         spread = self.rng.randint(SPREAD_ONE, 4 * SPREAD_ONE)
         sample, slot = self.oracle.samples[s], self.model.slots[s]
         op = self.oracle.op(sample.pc)
@@ -265,7 +266,8 @@ class World:
             position = self.oracle.op(tile.pc).row_position(tile.pc >> PC_INDEX_BITS, row)
             if not self.model.there(s, position):
                 return
-            require(self.oracle.row_written(s, tile.pc, row), f"slot {s}, pc {tile.pc}: row {row} read unwritten")
+            legal = self.model.slots[s].ending or self.oracle.row_written(s, tile.pc, row)
+            require(legal, f"slot {s}, pc {tile.pc}: row {row} read unwritten")
             self.reads.popleft()
             self.in_flight += 1
             self.last_read = max(self.last_read, self.now + self.delay())
@@ -281,7 +283,7 @@ class World:
 
     def do_start(self):
         tile = self.model.start()
-        self.oracle.started(tile)
+        self.oracle.started(tile, {s for s in tile.members if self.model.slots[s].ending})
         self.stats.tiles += 1
         self.stats.shared += len(tile.members) > 1
         self.stats.stacked += len(tile.subtiles) > 1
@@ -291,7 +293,7 @@ class World:
             self.check_overtaking(tile)
         self.array_free = False
         busy = self.rng.randint(1, 10)
-        self.after(busy, self.computed)
+        self.after(busy, setattr, self, "array_free", True)
         self.last_write = max(self.last_write, self.now + busy)
         for s in self.rng.sample(tile.members, len(tile.members)):
             self.last_write += self.delay()
@@ -307,9 +309,6 @@ class World:
                 require(self.overtaken[s] <= 1 or not ranks, f"slot {s} is overtaken twice")
         for s in tile.end:
             self.overtaken.pop(s, None)
-
-    def computed(self):
-        self.array_free = True
 
     def written(self, s, tile):
         if self.rng.random() < self.errors:

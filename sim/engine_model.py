@@ -10,7 +10,8 @@ Positions are (pc, line) and compare lexicographically; a complete layer is (pc 
 
 Our definitions, where the algorithm leaves a choice: the status of a completion is FAILED before CANCELLED before OK
 (the first failure's code stays); exit, class and spread of a completion mean something only with status OK; the exit
-unit's result takes effect on a cancelled slot as on any other; a slot is "in a tile" until its own last write response.
+unit's result takes effect on a cancelled slot as on any other; nobody waits for lines of a slot that ends; a slot is
+"in a tile" until its own last write response.
 """
 
 from fluidnpu.hw.isa import LIMIT_ALWAYS, LIMIT_NEVER, PC_INDEX_BITS, Code, Opcode, Status, make_pc
@@ -54,7 +55,7 @@ class EngineModel(EngineState):
             code = Code.OPCODE
         if code == Code.NONE:
             return None
-        return Completion(Status.ERROR, fields.get("slot", 0), fields.get("tag", 0), code, stamp=stamp)
+        return Completion(Status.ERROR, fields.get("slot", 0), fields.get("tag", 0), code)
 
     def _admit(
         self, slot=0, pc=0, arena_base=0, arena_bytes=0, tag=0, priority=0, runnable=0, ride=0, exits=0
@@ -92,6 +93,10 @@ class EngineModel(EngineState):
         self._check(self.slots[s] is not None and self.slots[s].posted, f"slot {s} has no completion to pop")
         self.slots[s] = None
 
+    def begin_reset(self):
+        """The host asked for a soft reset: a dealt tile may be dropped without another reason."""
+        self.resetting = True
+
     # --- memory -----------------------------------------------------------------------------------------------
 
     def write_done(self, s):
@@ -115,7 +120,8 @@ class EngineModel(EngineState):
     def memory_error(self, code, slots):
         """Mark the owners of an error as failed (weights: all members of the tile). Returns those newly marked.
 
-        An owner must be live: an error response cannot come after its sample's release.
+        An owner must be live: an error response cannot come after its sample's release. An error of the exit unit's
+        reads ends the decision without a result.
         """
         newly = []
         for s in slots:
@@ -123,6 +129,8 @@ class EngineModel(EngineState):
             if self.slots[s].failed == Code.NONE:
                 self.slots[s].failed = Code(code)
                 newly.append(s)
+            if s == self.exit_slot:
+                self.exit_slot = None
         return newly
 
     def drained(self):
@@ -143,13 +151,15 @@ class EngineModel(EngineState):
         return pc
 
     def exit_start(self, s):
-        """The exit unit takes slot ``s``."""
+        """The exit unit takes slot ``s``: strict, the first in leader order.
+
+        Otherwise any that waits: the hardware sees only those whose descriptor it has fetched already.
+        """
         self._ranked("exit_start")
         self._check(self.exit_slot is None, f"exit of slot {s} starts while slot {self.exit_slot} is in the unit")
-        first = self.exit_candidate()
+        first = self.exit_candidate() if self.strict else s
         self._check(s == first, f"exit of slot {s} starts, but slot {first} is the first that waits")
-        op, slot = self.op(s), self.slots[s]
-        self._check(slot.done <= slot.issued, f"slot {s} waits for exit {op.exit} behind its own writes")
+        self._check(self.waits_for_exit(s), f"exit of slot {s} starts, which is not ready for one")
         self.exit_slot = s
 
     def exit_result(self, s, top, spread, stamp=0):

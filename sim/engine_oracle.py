@@ -161,15 +161,16 @@ class Oracle:
         )
         require(len(tile.fragments) <= config.fragments, f"tile {tile.number}: {len(tile.fragments)} fragments")
 
-    def started(self, tile):
-        """Lines are computed: each next in its sample's order, with every input row written."""
+    def started(self, tile, ending):
+        """Lines are computed: each next in its sample's order, with every input row written (unless it ends)."""
         for fragment in tile.fragments:
             sample = self.samples.get(fragment.slot)
             require(sample is not None and not sample.finished, f"tile {tile.number}: slot {fragment.slot} left")
             for line in range(fragment.first, fragment.first + fragment.lines):
                 want, got = (sample.pc, sample.line), (tile.pc, line)
                 require(want == got, f"slot {fragment.slot} computes {got}, its next line is {want}")
-                require(self.window_written(fragment.slot, *got), f"slot {fragment.slot}: {got} before its inputs")
+                written = fragment.slot in ending or self.window_written(fragment.slot, *got)
+                require(written, f"slot {fragment.slot}: {got} before its inputs")
                 sample.outstanding.add(got)
                 sample.line += 1
             if sample.line == self.op(sample.pc).lines:

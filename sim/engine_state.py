@@ -97,6 +97,7 @@ class EngineState:
     started : list of [Tile, set of members whose last write response is to come], oldest first
     dropped : members of a revoked tile whose reads are being discarded, or None
     exit_slot : the slot in the exit unit, or None
+    resetting : a soft reset was asked for; `reset` completes it
     group : rigid mode, the slots of the living group
     admitted, dealt : samples admitted and tiles dealt so far (the next age and tile number)
     """
@@ -115,6 +116,7 @@ class EngineState:
         self.started = []
         self.dropped = None
         self.exit_slot = None
+        self.resetting = False
         self.group = set()
         self.admitted = 0
         self.dealt = 0
@@ -149,8 +151,11 @@ class EngineState:
         return [s for s in self.live() if self.eligible(s) and isinstance(self.op(s), Layer)]
 
     def there(self, s, position):
-        """The producer line at ``position`` of slot ``s`` is in memory (None: the input image)."""
-        return position is None or position < self.slots[s].done
+        """The producer line at ``position`` of slot ``s`` is in memory (None: the input image).
+
+        Nobody waits for the lines of a sample that ends: it has no use for the result, and they may never come.
+        """
+        return position is None or self.slots[s].ending or position < self.slots[s].done
 
     def fence_blocks(self):
         """A FENCE at the head of the queue has to wait: a slot that a CANCEL marked is not released."""
@@ -161,23 +166,22 @@ class EngineState:
         slot = self.slots[s]
         return -slot.priority, slot.pc, slot.issued[1], slot.age
 
+    def waits_for_exit(self, s):
+        """Slot ``s`` stands at an EXIT and everything that it computed is in memory."""
+        slot = self.slots[s]
+        if slot is None or not slot.live or slot.ending or s == self.exit_slot:
+            return False
+        return isinstance(self.op(s), Exit) and not self.in_next(s) and not self.writing(s)
+
     def exit_candidate(self):
         """The slot that the exit unit takes next, or None."""
-        waiting = [
-            s
-            for s in self.live()
-            if isinstance(self.op(s), Exit)
-            and not self.slots[s].ending
-            and s != self.exit_slot
-            and not self.in_next(s)
-            and not self.writing(s)
-        ]
+        waiting = [s for s in self.live() if self.waits_for_exit(s)]
         return min(waiting, key=self.leader_order, default=None)
 
     def revocable(self):
-        """The dealt tile has to give way: nobody in it may run, or somebody outside outranks all who may."""
-        if self.next is None:
-            return False
+        """The dealt tile has to give way: nobody in it may run, somebody outside outranks all who may, or reset."""
+        if self.next is None or self.resetting:
+            return self.next is not None
         ranks = [self.slots[s].priority for s in self.next.members if self.eligible(s)]
         return not ranks or any(
             self.slots[s].priority > max(ranks) for s in self.dealable() if not self.in_next(s)

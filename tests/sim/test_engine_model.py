@@ -400,7 +400,7 @@ def test_leave_at_the_next_head_even_during_the_decision():
 
 
 def test_exit_waits_for_writes_and_takes_the_first_in_leader_order():
-    bench = Bench([layer(1), Exit(0, last=True)])
+    bench = Bench([layer(1), Exit(0, last=True)], strict=True)
     for s in range(3):
         bench.admit(s, priority=2 if s == 2 else 1)
     tile = bench.model.deal()
@@ -420,6 +420,8 @@ def test_exit_waits_for_writes_and_takes_the_first_in_leader_order():
     bench.mark(Opcode.CANCEL, 2)
     assert not bench.model.releasable(2)
     bench.model.exit_result(2, 0, 0)
+    assert bench.model.enabled_actions()[:2] == [("exit_start", 0), ("release", 2)]
+    bench.model.exit_start(0)
     assert bench.model.release(2).status == Status.CANCELLED
 
 
@@ -533,6 +535,29 @@ def test_cancelled_member_goes_along_when_another_may_run():
     assert bench.model.deal().members == (1,)
 
 
+def test_nobody_waits_for_lines_of_a_sample_that_ends():
+    bench = Bench([layer(2), layer(2, 0, variants=(Variant(1, 1, 4, 8),)), Exit(0, last=True)])
+    bench.admit(0)
+    bench.admit(1)
+    bench.model.deal()
+    bench.model.start()
+    bench.model.write_done(0)
+    assert bench.model.deal().members == (0, 1) and not bench.model.startable()
+    bench.mark(Opcode.CANCEL, 1)
+    bench.model.start()
+
+
+def test_soft_reset_drops_the_dealt_tile():
+    bench = Bench(chain())
+    bench.admit(0)
+    bench.model.deal()
+    bench.model.begin_reset()
+    bench.model.revoke()
+    bench.model.drained()
+    bench.model.reset()
+    assert not bench.model.resetting
+
+
 def test_reset_frees_everything():
     bench = Bench(chain())
     bench.admit(0)
@@ -593,7 +618,8 @@ def test_exit_error_ends_the_slot_as_failed():
     bench.tile()
     bench.model.exit_start(0)
     bench.model.memory_error(Code.EXIT_READ, [0])
-    bench.model.exit_result(0, 0, 0)
+    with pytest.raises(ModelViolation, match="exit result of slot 0, but None is in it"):
+        bench.model.exit_result(0, 0, 0)
     assert bench.model.release(0).code == Code.EXIT_READ
 
 
