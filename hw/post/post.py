@@ -1,0 +1,160 @@
+"""The post block: epilogue, parameters, requantisation and staging of the started tiles, in order."""
+
+from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.lib import stream
+from amaranth.lib.wiring import Component, In, Out, connect, flipped
+
+from ..queue import Queue
+from ..tile import Layouts
+from .epilogue import Epilogue
+from .parameters import ParameterStore
+from .requantize import Requantizer, delayed
+from .staging import Staging, stage_read_layout
+
+__all__ = ["Post"]
+
+
+class Post(Component):
+    """Turns the sums of complete c-tiles into int8 pixels in the staging buffer.
+
+    A tile is held from its arrival until its last value is staged; jobs belong to the tiles in their order, and the
+    job with ``last`` ends its tile. ``post_lanes`` values per cycle; order, gaps and ``drained`` as in Epilogue. The
+    values requested in cycle n are written to the staging buffer in cycle n + latency; a chunk that they complete is
+    offered from cycle n + latency + 1 on. Flow control: streams at the edges, a rigid pipeline between them; a chunk
+    is begun only in a free half, so nothing in the pipeline ever waits.
+
+    The array must not write parameters into a bank before that bank is drained.
+
+    Parameters: config, acc_latency (cycles from acc_request to acc_values, at least 1).
+
+    Members
+    -------
+    tile : stream of post_tile, given when the tile starts; at most ``trackers`` are held
+    job : stream of drain_job
+    drained, drained_bank : pulse: the last values of a job's bank are read
+    acc_request, acc_request_valid; acc_values, acc_taps : accumulators, acc_latency cycles later
+    parameter_write, parameter_write_valid : always taken
+    stage_read, stage_data : read port of the staging buffer, data one cycle after the address
+    chunk : stream of chunk; chunk_free, chunk_free_half : pulse: its half is read
+    idle : no tile is held and no chunk is offered
+    """
+
+    def __init__(self, config, acc_latency):
+        self.config = config
+        self.acc_latency = acc_latency
+        layouts = Layouts(config)
+        super().__init__(
+            {
+                "tile": In(stream.Signature(layouts.post_tile)),
+                "job": In(stream.Signature(layouts.drain_job)),
+                "drained": Out(1),
+                "drained_bank": Out(1),
+                "acc_request": Out(layouts.acc_request),
+                "acc_request_valid": Out(1),
+                "acc_values": In(layouts.acc_values),
+                "acc_taps": In(16),
+                "parameter_write": In(layouts.parameter_write),
+                "parameter_write_valid": In(1),
+                "stage_read": In(stage_read_layout(config)),
+                "stage_data": Out(8 * config.bus_bytes),
+                "chunk": Out(stream.Signature(layouts.chunk)),
+                "chunk_free": In(1),
+                "chunk_free_half": In(1),
+                "idle": Out(1),
+            }
+        )
+
+    @property
+    def latency(self):
+        """Cycles from a request to the write into the staging buffer."""
+        return self.acc_latency + Requantizer.LATENCY
+
+    def elaborate(self, platform):
+        m = Module()
+        c = self.config
+        layouts = Layouts(c)
+        m.submodules.epilogue = epilogue = Epilogue(c, self.acc_latency)
+        m.submodules.parameters = parameters = ParameterStore(c)
+        m.submodules.requantizer = requantizer = Requantizer(c.post_lanes)
+        m.submodules.staging = staging = Staging(c)
+        m.submodules.chunks = chunks = Queue(layouts.chunk, 2)
+
+        # Held tiles, a ring of three pointers: next to arrive, next for the epilogue, in the epilogue
+        tiles = Array(Signal(layouts.post_tile, name=f"tile_{i}") for i in range(c.trackers))
+        arriving, beginning, drawn = (Signal(range(c.trackers), name=n) for n in ("arriving", "beginning", "drawn"))
+        held, waiting = Signal(range(c.trackers + 1)), Signal(range(c.trackers + 1))
+        arrives, ends = Signal(), Signal()
+
+        def after(pointer):
+            return Mux(pointer == c.trackers - 1, 0, pointer + 1)
+
+        m.d.comb += [
+            self.tile.ready.eq(held != c.trackers),
+            arrives.eq(self.tile.valid & self.tile.ready),
+            epilogue.tile.eq(tiles[beginning]),
+            epilogue.tile_valid.eq(waiting != 0),
+        ]
+        with m.If(arrives):
+            m.d.sync += [tiles[arriving].eq(self.tile.payload), arriving.eq(after(arriving))]
+        with m.If(epilogue.tile_taken):
+            m.d.sync += [drawn.eq(beginning), beginning.eq(after(beginning))]
+        m.d.sync += [
+            held.eq(held + arrives - ends),
+            waiting.eq(waiting + arrives - epilogue.tile_taken),
+        ]
+
+        # Cycle 0: requests
+        connect(m, flipped(self.job), epilogue.job)
+        m.d.comb += [
+            self.acc_request.eq(epilogue.acc_request),
+            self.acc_request_valid.eq(epilogue.acc_request_valid),
+            self.drained.eq(epilogue.drained),
+            self.drained_bank.eq(epilogue.drained_bank),
+            epilogue.chunk_free.eq(self.chunk_free),
+            epilogue.chunk_free_half.eq(self.chunk_free_half),
+        ]
+
+        # Cycle acc_latency: values and parameters
+        ahead = self.acc_latency - parameters.READ_LATENCY
+        tile = tiles[delayed(m, drawn, self.acc_latency, "drawn")]
+        mode = requantizer.mode
+        m.d.comb += [
+            parameters.write.eq(self.parameter_write),
+            parameters.write_valid.eq(self.parameter_write_valid),
+            parameters.bank.eq(delayed(m, epilogue.acc_request.bank, ahead, "parameter_bank")),
+            parameters.quad.eq(delayed(m, epilogue.acc_request.quad, ahead, "parameter_quad")),
+            parameters.override.eq(tile.pool),
+            parameters.shared.bias.eq(tile.bias),
+            parameters.shared.multiplier.eq(tile.multiplier),
+            parameters.shared.shift.eq(tile.shift),
+            mode.single_rounding.eq(tile.single_rounding),
+            mode.average.eq(tile.average),
+            mode.padded.eq(tile.padded_average),
+            mode.count.eq(tile.bias),
+            mode.taps.eq(self.acc_taps),
+            mode.zero.eq(tile.out_zero),
+            mode.clamp_min.eq(tile.clamp_min),
+            mode.clamp_max.eq(tile.clamp_max),
+            requantizer.values.eq(self.acc_values),
+            requantizer.parameters.eq(parameters.read),
+        ]
+
+        # Cycle latency: into the staging buffer
+        destination = delayed(m, epilogue.destination, self.latency, "destination")
+        m.d.comb += [
+            staging.read.eq(self.stage_read),
+            self.stage_data.eq(staging.read_data),
+            staging.valid.eq(destination.valid),
+            staging.half.eq(destination.half),
+            staging.address.eq(destination.address),
+            staging.offset.eq(destination.offset),
+            staging.log2_width.eq(destination.log2_width),
+            staging.values.eq(requantizer.out),
+            ends.eq(destination.valid & destination.tile_end),
+            chunks.i.valid.eq(destination.valid & destination.chunk_end),
+            chunks.i.payload.half.eq(destination.half),
+            chunks.i.payload.last.eq(destination.tile_end),
+            self.idle.eq((held == 0) & ~chunks.o.valid),
+        ]
+        connect(m, chunks.o, flipped(self.chunk))
+        return m
