@@ -70,17 +70,12 @@ def run_in_simulator(build, function, *, timeout=None, seed=None, keep=None, rec
 
 
 def _name_of(function):
-    """Name by which another process finds the function: of its module if it can be imported, else of its file."""
-    module, file = function.__module__, inspect.getsourcefile(function)
+    """Name by which another process finds the function: of its module if that is in a package, else of its file."""
     if function.__qualname__ != function.__name__:
         raise ValueError(f"{function.__qualname__}: only a function at module level can run in the simulator")
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        spec = None
-    if spec and spec.origin and module != "__main__" and Path(spec.origin).resolve() == Path(file).resolve():
-        return f"{module}:{function.__name__}"
-    return f"{Path(file).resolve()}:{function.__name__}"
+    file = Path(inspect.getsourcefile(function)).resolve()
+    packaged = (file.parent / "__init__.py").exists() and function.__module__ != "__main__"
+    return f"{function.__module__ if packaged else file}:{function.__name__}"
 
 
 def _find(name):

@@ -20,7 +20,7 @@ __all__ = ["SpeedReport", "measure_speed"]
 
 @dataclass(frozen=True)
 class SpeedReport:
-    """Speeds in simulated cycles per second of real time, from cycle 0 to the last cycle of the run.
+    """Speeds in simulated cycles per second of real time, from the first register access to the last cycle.
 
     ``python_cycles``: share of the cycles in which Python was awake. ``same``: both runs ended with the same memory,
     the same number of trace events and every register access in the same cycle.
