@@ -1,0 +1,5 @@
+"""The stackable PE array."""
+
+from .array import Array
+
+__all__ = ["Array"]

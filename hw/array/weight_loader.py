@@ -1,0 +1,208 @@
+"""Weight loader: takes the weight stream apart into shadow weights and parameters."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
+from amaranth.lib import stream
+from amaranth.lib.wiring import Component, In, Out
+from amaranth.utils import exact_log2
+
+from ..tile import PARAMETER_BYTES, Layouts
+from .controller import SWAP
+from .stacking import Stacking, select
+
+__all__ = ["WeightLoader"]
+
+
+class WeightLoader(Component):
+    """Loads one weight set ahead of the running step, also the first one of the announced tile.
+
+    Word n of a set goes to column n / kd, depth n mod kd, in all kr stacks. After the first set of a CONV c-tile has
+    become active its parameters are passed on, then the next set is taken: steps follow one another every
+    max(rows, set beats + parameter beats) cycles. One beat per cycle.
+
+    ``data`` and the selects belong to the beat taken LATENCY cycles before, ``parameter_write`` to the one before.
+
+    Members
+    -------
+    next, announced, revoke, weights, parameter_write : as in the array's contract
+    tile, swap : of the controller; start : it takes the announced tile
+    set_ready : the next set is complete, at the latest with this cycle's beat
+    parameters_left : parameters are missing after this cycle
+    parameters_missing : per accumulator bank: parameters of its c-tile are not passed on yet
+    words : the word of the beat for each class of PEs (see ``word_class``)
+    pe_select, group_select : load that PE of those groups
+    """
+
+    LATENCY = 2
+
+    def __init__(self, config):
+        self.config = config
+        self.stacking = Stacking(config)
+        self.layouts = layouts = Layouts(config)
+        # PEs whose words stand at the same place of a beat in every mode share a class
+        self.places = sorted({self._places(g, p) for g in range(config.max_stack) for p in range(config.group_pes)})
+        super().__init__(
+            {
+                "next": In(layouts.array_tile),
+                "announced": In(1),
+                "revoke": In(1),
+                "start": In(1),
+                "tile": In(layouts.array_tile),
+                "swap": In(SWAP),
+                "weights": In(stream.Signature(8 * config.bus_bytes)),
+                "set_ready": Out(1),
+                "parameters_left": Out(1),
+                "parameters_missing": Out(2),
+                "parameter_write": Out(layouts.parameter_write),
+                "parameter_write_valid": Out(1),
+                "words": Out(8 * config.lanes).array(len(self.places)),
+                "pe_select": Out(config.group_pes),
+                "group_select": Out(config.max_stack),
+            }
+        )
+
+    def _places(self, group, pe):
+        """Place within its beat of the word of a PE, for each mode of the stacking."""
+        stacking = self.stacking
+        places = []
+        for a, b in stacking.modes:
+            _, mid, d = stacking.fields(group, a, b)
+            number = ((mid * stacking.group_pes + pe) << b) + d
+            places.append(number % self.config.words_per_beat)
+        return tuple(places)
+
+    def word_class(self, group, pe):
+        """Index of the PE's word in ``words``."""
+        return self.places.index(self._places(group, pe))
+
+    def elaborate(self, platform):
+        m = Module()
+        c, layouts, stacking = self.config, self.layouts, self.stacking
+        wpb_bits = exact_log2(c.words_per_beat)
+
+        # What is loaded: sets of the running tile, or (ahead) of the announced one
+        ahead = Signal(init=1)
+        left = Signal(16)  # output channels from the set's c-tile on
+        channels = Signal(16)
+        log2_kr, log2_kd = Signal(layouts.log2_stack), Signal(layouts.log2_stack)
+        cols, used = Signal(range(c.pes + 1)), Signal(range(c.pes + 1))
+        last_beat = Signal(range(max(2, c.pes // c.words_per_beat)))
+        beat = Signal.like(last_beat)
+        m.d.comb += [
+            channels.eq(Mux(ahead, self.next.out_channels, left)),
+            log2_kr.eq(Mux(ahead, self.next.log2_kr, self.tile.log2_kr)),
+            log2_kd.eq(Mux(ahead, self.next.log2_kd, self.tile.log2_kd)),
+            cols.eq(stacking.cols(log2_kr, log2_kd)),
+            used.eq(Mux(channels < cols, channels, cols)),
+            last_beat.eq(((used << log2_kd) - 1)[: len(used)] >> wpb_bits),
+        ]
+
+        # Parameters
+        parameter_beats = Signal(range(max(1, c.pes * PARAMETER_BYTES // c.bus_bytes) + 1))  # to come
+        parameter_beat = Signal.like(self.parameter_write.beat)
+        parameter_bank = Signal()
+        passing = parameter_beats != 0
+
+        # This cycle's beat
+        full = Signal()
+        takes_parameters, takes_set, set_ends, parameters_end = (
+            Signal(name=n) for n in ("takes_parameters", "takes_set", "set_ends", "parameters_end")
+        )
+        m.d.comb += [
+            self.weights.ready.eq(passing | (~full & (~ahead | (self.announced & ~self.revoke)))),
+            takes_parameters.eq(self.weights.valid & passing),
+            takes_set.eq(self.weights.valid & self.weights.ready & ~passing),
+            set_ends.eq(takes_set & (beat == last_beat)),
+            parameters_end.eq(takes_parameters & (parameter_beats == 1)),
+            self.set_ready.eq(full | set_ends),
+            self.parameters_left.eq(passing & ~parameters_end),
+        ]
+        with m.If(takes_set):
+            m.d.sync += beat.eq(beat + 1)
+        with m.If(set_ends):
+            m.d.sync += [beat.eq(0), full.eq(1)]
+        with m.If(takes_parameters):
+            m.d.sync += [parameter_beats.eq(parameter_beats - 1), parameter_beat.eq(parameter_beat + 1)]
+        with m.If(self.revoke & ahead):
+            m.d.sync += [beat.eq(0), full.eq(0)]
+        with m.If(self.start):
+            m.d.sync += [ahead.eq(0), left.eq(self.next.out_channels)]
+        with m.If(self.swap.valid):
+            m.d.sync += full.eq(0)
+            with m.If(self.swap.ctile_ends):
+                m.d.sync += left.eq(left - cols)
+            with m.If(self.swap.tile_ends):
+                m.d.sync += ahead.eq(1)
+            with m.If(self.swap.parameters):
+                bytes_ = used * PARAMETER_BYTES
+                m.d.sync += [
+                    parameter_beats.eq((bytes_ + c.bus_bytes - 1) >> exact_log2(c.bus_bytes)),
+                    parameter_beat.eq(0),
+                    parameter_bank.eq(self.swap.bank),
+                ]
+                m.d.sync += self.parameters_missing.bit_select(self.swap.bank, 1).eq(1)
+
+        # Cycle 1: parameters leave, a set's word numbers are decoded
+        payload = Signal(8 * c.bus_bytes, reset_less=True)
+        loads = Signal()
+        late_beat = Signal.like(beat, reset_less=True)
+        late_kr, late_kd = Signal.like(log2_kr, reset_less=True), Signal.like(log2_kd, reset_less=True)
+        ends = Signal()
+        m.d.sync += [
+            payload.eq(self.weights.payload),
+            loads.eq(takes_set),
+            late_beat.eq(beat),
+            late_kr.eq(log2_kr),
+            late_kd.eq(log2_kd),
+            self.parameter_write_valid.eq(takes_parameters),
+            self.parameter_write.bank.eq(parameter_bank),
+            self.parameter_write.beat.eq(parameter_beat),
+            ends.eq(parameters_end),
+        ]
+        m.d.comb += self.parameter_write.data.eq(payload)
+        with m.If(ends):
+            m.d.sync += self.parameters_missing.bit_select(self.parameter_write.bank, 1).eq(0)
+
+        # Cycle 2: load
+        later_mode = Signal(2 * len(late_kd), reset_less=True)
+        later_payload = Signal.like(payload, reset_less=True)
+        pes, groups = self._decode(Cat(Const(0, wpb_bits), late_beat), late_kr, late_kd)
+        m.d.sync += [
+            later_payload.eq(payload),
+            later_mode.eq(Cat(late_kd, late_kr)),
+            self.pe_select.eq(Mux(loads, pes, 0)),
+            self.group_select.eq(groups),
+        ]
+        in_beat = [later_payload.word_select(i, 8 * c.lanes) for i in range(c.words_per_beat)]
+        for word, places in zip(self.words, self.places, strict=True):
+            choices = {
+                b | a << len(late_kd): in_beat[place] for (a, b), place in zip(stacking.modes, places, strict=True)
+            }
+            m.d.comb += word.eq(select(later_mode, choices))
+        return m
+
+    def _decode(self, number, log2_kr, log2_kd):
+        """(PEs of a group, groups) that a beat loads; ``number``: of its first word, in its set.
+
+        The bits of a word's number are, from the bottom, d, the PE and mid; those within the beat do not matter.
+        """
+        stacking = self.stacking
+        wpb_bits = exact_log2(self.config.words_per_beat)
+
+        def matches(index, bits):
+            """All bits of the constant ``index`` agree; ``bits``: pairs of value and "does not matter"."""
+            return Cat((bit if index >> i & 1 else ~bit) | any_ for i, (bit, any_) in enumerate(bits)).all()
+
+        pe_bits = []
+        for i in range(stacking.pe_bits):
+            bit = select(log2_kd, {b: number[b + i] for b in range(stacking.group_bits + 1)})
+            pe_bits.append((bit, log2_kd < wpb_bits - i if wpb_bits > i else Const(0)))
+        group_bits = []
+        for i in range(stacking.group_bits):
+            at_mid = stacking.pe_bits + i
+            bit = Mux(log2_kd > i, number[i], number[at_mid])
+            inside = Mux(log2_kd > i, i < wpb_bits, at_mid < wpb_bits)
+            group_bits.append((bit, inside | (log2_kr >= stacking.group_bits - i)))
+        return (
+            Cat(matches(p, pe_bits) for p in range(stacking.group_pes)),
+            Cat(matches(g, group_bits) for g in range(stacking.groups)),
+        )
