@@ -322,8 +322,8 @@ REGISTERS = (
     Register("PROGRAM_BASE", 0x100, "rw", "byte address of a program region, a multiple of the bus width", 4, 16),
     Register("PROGRAM_BYTES", 0x104, "rw", "size of the region; 0: none", 4, 16),
     Register("PROGRAM_OPS", 0x108, "rw", "operations of the program", 4, 16),
-    Register("COUNTER_LOW", 0x200, "r", "latched counters, lower half", 32, 8),
-    Register("COUNTER_HIGH", 0x204, "r", "latched counters, upper half", 32, 8),
+    Register("COUNTER_LOW", 0x200, "r", "latched counters, lower half", 64, 8),
+    Register("COUNTER_HIGH", 0x204, "r", "latched counters, upper half", 64, 8),
     Register("SLOT_STATE", 0x400, "r", "state [2:0], runnable [3], ride [4], leave [5], failed [6], cancelled [7], "
              "priority [15:8], pc [31:16]", 16, 16),
     Register("SLOT_ISSUED", 0x404, "r", "pc [31:16], line [15:0] dealt so far", 16, 16),
@@ -352,7 +352,6 @@ COUNTERS = (
     "tiles",
     "revocations",
     "preemptions",
-    "array_steps",
     "weight_beats",
     "stripe_beats",
     "descriptor_beats",
@@ -360,8 +359,7 @@ COUNTERS = (
     "write_beats",
     "read_bursts",
     "write_bursts",
-    "exits_taken",
-    "row_cycles",
+    *(f"exits_{e}" for e in range(16)),
 )
 COUNTER_BITS = 48
 

@@ -206,7 +206,6 @@ class Npu(wiring.Component):
             counts.tiles.eq(engine.start),
             counts.revocations.eq(engine.revoked),
             counts.preemptions.eq(engine.preempted),
-            counts.array_steps.eq(array.status.step),
             counts.weight_beats.eq(weights.client.beat_valid),
             counts.stripe_beats.eq(loader.client.beat_valid),
             counts.descriptor_beats.eq(engine.descriptor_client.beat_valid),
@@ -214,8 +213,7 @@ class Npu(wiring.Component):
             counts.write_beats.eq(writer.beat_written),
             counts.read_bursts.eq(arbiter.burst),
             counts.write_bursts.eq(writer.burst_written),
-            counts.exits_taken.eq(engine.exits_taken),
-            counts.row_cycles.eq(array.status.busy),
+            *(counts[f"exits_{e}"].eq(engine.exit_taken & (engine.exit_taken_number == e)) for e in range(16)),
         ]
         for port, event in ((self.trace_engine, engine.trace), (self.trace_array, array.trace)):
             m.d.comb += [getattr(port, name).eq(event[name]) for name, _ in Layouts(self.config).event]

@@ -103,7 +103,8 @@ class Engine(wiring.Component):
                 "revoked": Out(1),
                 "preempted": Out(1),
                 "blocked_output": Out(1),
-                "exits_taken": Out(1),
+                "exit_taken": Out(1),
+                "exit_taken_number": Out(4),
             }
         )
 
@@ -808,7 +809,8 @@ class Engine(wiring.Component):
             with m.If(decides & ~known_already):
                 m.d.sync += slots.decided.bit_select(s, 1).eq(1)
                 m.d.comb += [
-                    self.exits_taken.eq(1),
+                    self.exit_taken.eq(1),
+                    self.exit_taken_number.eq(self.exit_number),
                     self.result_write.en.eq(1),
                     self.result_write.addr.eq(s),
                     self.result_write.data.exit.eq(self.exit_number),
