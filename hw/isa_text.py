@@ -165,7 +165,6 @@ COUNTER_TEXTS = {
     "tiles": "tiles started",
     "revocations": "dealt tiles that were dropped before they started",
     "preemptions": "dealt tiles none of whose candidates was in the group before, while one of that group could go on",
-    "array_steps": "steps of c-tiles (see docs/architecture.md, Array)",
     "weight_beats": "beats read for weights and parameters",
     "stripe_beats": "beats read for stripes",
     "descriptor_beats": "beats read for descriptors",
@@ -173,8 +172,7 @@ COUNTER_TEXTS = {
     "write_beats": "beats written",
     "read_bursts": "bursts read",
     "write_bursts": "bursts written",
-    "exits_taken": "samples that left at an exit",
-    "row_cycles": "cycles in which the array takes a row, CONV or POOL",
+    **{f"exits_{e}": f"decisions to leave at exit {e}" for e in range(16)},
 }
 
 # For enumeration members whose comment in isa.py stands at a neighbour, or whose name says it all there.
