@@ -41,17 +41,17 @@ def run_in_simulator(build, function, *, timeout=None, seed=None, keep=None, rec
     An exception of the function is raised here again, with the simulator's traceback as a note. A simulator that
     ends without an answer (failed hardware assertion, crash, timeout) raises SimulationError.
     """
+    call = {
+        "function": function if isinstance(function, str) else _name_of(function),
+        "arguments": arguments,
+        "recording": str(Path(recording).resolve()) if recording else None,
+    }
     runs = build_root() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
     folder = Path(keep).resolve() if keep else Path(tempfile.mkdtemp(prefix=f"{build.name}-", dir=runs))
     folder.mkdir(parents=True, exist_ok=True)
     result = folder / "result.pickle"
     result.unlink(missing_ok=True)
-    call = {
-        "function": function if isinstance(function, str) else _name_of(function),
-        "arguments": arguments,
-        "recording": str(Path(recording).resolve()) if recording else None,
-    }
     (folder / "call.pickle").write_bytes(pickle.dumps(call))
     failure = None
     try:

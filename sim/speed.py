@@ -72,6 +72,8 @@ def measure_speed(build, bare, function, *, repeat=3, timeout=None, **arguments)
     ``run_in_simulator``; it begins with ``bench.start`` and writes the external memory only before its first register
     access. Each side runs ``repeat`` times in turn and its best time counts: the machine may be busy.
     """
+    if not bare.bare:
+        raise ValueError(f"{bare.name}: build it with bare=True")
     name = function if isinstance(function, str) else _name_of(function)
     runs = build_root() / "runs"
     runs.mkdir(parents=True, exist_ok=True)
@@ -96,8 +98,6 @@ def measure_speed(build, bare, function, *, repeat=3, timeout=None, **arguments)
 
 
 def _run_bare(bare, recording, timeout):
-    if not bare.bare:
-        raise ValueError(f"{bare.name}: build it with bare=True")
     command = [str(bare.executable), str(recording)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
     if result.returncode:

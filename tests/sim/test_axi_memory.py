@@ -221,10 +221,10 @@ def test_other_widths(copier_build, data_bytes):
         ("longer than 16 beats", dict(burst=17)),
     ],
 )
-def test_protocol_violations(copier_build, message, case):
+def test_protocol_violations(copier_build, tmp_path, message, case):
     case = dict(settings=IDEAL, beats=64, data_bytes=16) | case
     with pytest.raises(ProtocolError, match=f"cycle [0-9]+: mem: .*{message}"):
-        run_in_simulator(copier_build(16), copies, cases=[case], timeout=60)
+        run_in_simulator(copier_build(16), copies, cases=[case], timeout=60, keep=tmp_path)
 
 
 @pytest.mark.parametrize(
