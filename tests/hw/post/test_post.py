@@ -1,5 +1,6 @@
 """Post against a model that works on whole tiles: bytes in the staging buffer, chunks, order and cycles of a drain."""
 
+import gc
 import random
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -332,3 +333,4 @@ def test_drain_cycles():
 def test_bad_latency():
     with pytest.raises(ValueError, match="acc_latency = 0 is not at least 1"):
         Epilogue(TINY, 0)
+    gc.collect()
