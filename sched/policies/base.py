@@ -1,0 +1,117 @@
+"""The interface between serving loop and policies: what a policy sees (`State`) and what it may ask for (actions)."""
+
+from dataclasses import dataclass, field
+
+from fluidnpu.sched.request import Request
+
+__all__ = ["Admit", "Batch", "Cancel", "Drop", "Leave", "Policy", "Sample", "State", "Wake"]
+
+
+@dataclass
+class Sample:
+    """A live sample. ``op``, ``line``: where it stood when positions were last read (see `Policy.needs_positions`)."""
+
+    request: Request
+    slot: int
+    admitted: int
+    priority: int
+    runnable: bool
+    ride: bool
+    op: int = 0
+    line: int = 0
+
+
+@dataclass
+class State:
+    """What the loop knows at an event.
+
+    now : cycle; slots : of the device; waiting : requests in order of arrival; live : dict slot -> Sample;
+    free : free slots in ascending order
+    """
+
+    now: int
+    slots: int
+    waiting: list = field(default_factory=list)
+    live: dict = field(default_factory=dict)
+
+    @property
+    def free(self):
+        return [s for s in range(self.slots) if s not in self.live]
+
+
+@dataclass(frozen=True, eq=False)
+class Admit:
+    """A waiting request enters a free slot."""
+
+    request: Request
+    slot: int
+    priority: int = 1
+    runnable: bool = True
+    ride: bool = True
+    reason: str = "admit"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """New priority, runnable and ride for slots; ``commit=False`` records it until the next committed one."""
+
+    slots: tuple
+    priority: int = 1
+    runnable: bool = True
+    ride: bool = True
+    commit: bool = True
+    reason: str = "batch"
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Slots leave at their next exit head."""
+
+    slots: tuple
+    reason: str = "leave"
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """Slots are released without a decision."""
+
+    slots: tuple
+    reason: str = "cancel"
+
+
+@dataclass(frozen=True, eq=False)
+class Drop:
+    """A waiting request is given up."""
+
+    request: Request
+    reason: str = "drop"
+
+
+@dataclass(frozen=True)
+class Wake:
+    """Ask again at this cycle if nothing happens before."""
+
+    cycle: int
+
+
+class Policy:
+    """Decides at every event: an arrival, a completion, a `Wake`. Deterministic, knows no device.
+
+    Subclasses set ``name`` and give `decide`. ``model``: SurvivalTables, for the policies that need them.
+    """
+
+    name = ""
+
+    def __init__(self, model=None):
+        self.model = model
+
+    def needs_positions(self, state):
+        """Whether `decide` will look at op and line of live samples; reading them takes bus time."""
+        return False
+
+    def decide(self, state):
+        """Actions, executed in order. Called again at the next event, whatever was returned."""
+        raise NotImplementedError
+
+    def completed(self, result):
+        """A sample left (Result); called before the `decide` of that event."""

@@ -1,0 +1,91 @@
+"""What goes into the serving loop and what comes out: requests, results, and the decisions in between."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["DROPPED", "Decision", "Request", "Result"]
+
+DROPPED = "dropped"  # status of a request that the policy gave up before it was admitted
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """An image to classify.
+
+    id : any name, unique in a run
+    arrival : cycle at which the host learns of it
+    image : int8 [h, w, c], or uint8 [bytes] as Program.pack_input returns it
+    slo : cycles from arrival to decision that are promised, None: no promise
+    exits : mask of exits at which it may leave, None: all
+    """
+
+    id: Hashable
+    arrival: int
+    image: np.ndarray
+    slo: int | None = None
+    exits: int | None = None
+
+    @property
+    def deadline(self):
+        """Cycle by which the decision is due, or None."""
+        return None if self.slo is None else self.arrival + self.slo
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a request. Times are cycles.
+
+    status : "ok", "cancelled", "failed" (a descriptor or the memory), "error" (the NPU refused it), "dropped"
+    code : name of isa.Code, why it failed
+    admitted : when it was given to the NPU (None: dropped); stamp : the decision; completed : when the host saw it
+    exit, top, spread : exit taken, class, S of the decision; they mean something with status "ok" only
+    """
+
+    id: Hashable
+    status: str
+    arrival: int
+    deadline: int | None
+    stamp: int
+    completed: int
+    admitted: int | None = None
+    slot: int | None = None
+    exit: int = 0
+    top: int = 0
+    spread: int = 0
+    code: str = "NONE"
+
+    @property
+    def ok(self):
+        return self.status == "ok"
+
+    @property
+    def latency(self):
+        """Cycles from arrival to decision."""
+        return self.stamp - self.arrival
+
+    @property
+    def waited(self):
+        """Cycles in the host's queue."""
+        return (self.stamp if self.admitted is None else self.admitted) - self.arrival
+
+    @property
+    def met(self):
+        """Decided, and within the deadline if there is one."""
+        return self.ok and (self.deadline is None or self.stamp <= self.deadline)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Something the policy did.
+
+    kind : the action's reason (start, defer, merge, urgent, ...), or its name in lower case
+    slots : concerned; requests : their ids; queue : requests left waiting
+    """
+
+    cycle: int
+    kind: str
+    slots: tuple
+    requests: tuple
+    queue: int

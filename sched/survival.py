@@ -1,0 +1,163 @@
+"""Expected times of batches that shrink at exits, and whether letting newcomers catch up pays.
+
+    layers l = 0..L-1 are the operations of a program, T[l][b] cycles of l for b live samples
+    h[l] = P(exit at l | alive at l): 0 where nothing decides, 1 at the last EXIT
+    S[0] = 1, S[l+1] = S[l] (1 - h[l])                               survival
+    W[l][b] = T[l][b] + sum_x bn(b,x,1-h[l]) W[l+1][x]               expected remaining time of b samples at l
+    F[l][b] = b T[l][b] + sum_x bn(b,x,1-h[l]) F[l+1][x]             expected remaining sum of sojourn times
+    D[l][k] = sum_{m<l} sum_x p_m^k(x) T[m][x]                       time for k newcomers to catch up to l
+    G[l][k] = sum_{m<l} sum_x p_m^k(x) x T[m][x]                     the sojourn that they gather on the way
+
+bn is the binomial probability, p_m^k(x) = bn(k,x,S[m]) the probability that x of k newcomers are alive at m.
+"""
+
+from functools import cache
+from math import comb
+
+import numpy as np
+
+__all__ = ["ExitRates", "SurvivalTables", "binomial"]
+
+
+def binomial(most, p):
+    """bn(n, x, p), array [most + 1, most + 1] indexed n, x."""
+    n = np.arange(most + 1)
+    choose = np.array([[comb(i, j) for j in n] for i in n], float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return choose * p ** n[None, :] * np.where(n[:, None] >= n[None, :], (1 - p) ** np.abs(n[:, None] - n), 0)
+
+
+class ExitRates:
+    """Share of the samples that leave at each head, learned from completions: (a + exited) / (a + b + reached).
+
+    The counts are halved whenever a head was reached ``window`` times, so the estimate follows a mix that shifts.
+
+    Parameters
+    ----------
+    exits : number of exits; the last one always finishes
+    start : rates to begin with, one per exit but the last (default 0.5 each)
+    weight : of the beginning, in samples (a + b)
+    window : a power of two is cheap on a small host, any number >= 2 works
+    """
+
+    def __init__(self, exits, start=None, weight=4.0, window=256):
+        start = [0.5] * (exits - 1) if start is None else list(start)
+        if exits < 1 or len(start) != exits - 1 or not all(0 <= r <= 1 for r in start):
+            raise ValueError(f"exit rates: {exits} exits need {exits - 1} rates within 0..1, not {start}")
+        if weight <= 0 or window < 2:
+            raise ValueError(f"exit rates: weight {weight} must be positive, window {window} at least 2")
+        self.start, self.weight, self.window = np.array(start, float), weight, window
+        self.exited, self.reached = np.zeros(exits - 1), np.zeros(exits - 1)
+
+    def learn(self, exit, mask=None):
+        """A sample took ``exit``; ``mask``: exits that were enabled for it (default: all)."""
+        for e in range(min(exit + 1, len(self.start))):
+            if mask is None or mask >> e & 1:
+                self.reached[e] += 1
+                self.exited[e] += e == exit
+                if self.reached[e] >= self.window:
+                    self.reached[e], self.exited[e] = self.reached[e] / 2, self.exited[e] / 2
+
+    def rates(self):
+        """P(exit at e | alive at e), array [exits]; the last is 1."""
+        return np.append((self.weight * self.start + self.exited) / (self.weight + self.reached), 1.0)
+
+
+class SurvivalTables:
+    """The tables of this module's docstring, and what policies ask of them.
+
+    Parameters
+    ----------
+    latency : LatencyTable
+    exit_operations : index of the EXIT operation of each exit
+    rates : ExitRates; `refresh` rebuilds the tables when they have drifted
+    drift : largest change of a rate that needs no new tables
+
+    Members: ``survival`` [L + 1]; ``remaining`` W, ``sojourn`` F [L + 1, B + 1]; ``catch_up`` D, ``gathered`` G [L + 1,
+    B + 1]; ``B`` most live samples, ``L`` operations.
+    """
+
+    def __init__(self, latency, exit_operations, rates, drift=0.03):
+        self.latency, self.rates, self.drift = latency, rates, drift
+        self.exit_operations = list(exit_operations)
+        self.L, self.B = latency.operations, latency.slots
+        if len(self.exit_operations) != len(rates.start) + 1 or not all(0 <= i < self.L for i in self.exit_operations):
+            raise ValueError(
+                f"exit operations {self.exit_operations} do not go with {len(rates.start) + 1} exits and "
+                f"{self.L} operations"
+            )
+        self._build()
+
+    @classmethod
+    def of_program(cls, program, slots, rates=None, latency=None):
+        """Tables of a Program, with the mapping's estimated cycles and rates to be learned unless given."""
+        from .latency import estimate_latency
+
+        latency = estimate_latency(program, slots) if latency is None else latency
+        rates = ExitRates(len(program.exits)) if rates is None else rates
+        return cls(latency, [e.op for e in program.exits], rates)
+
+    def refresh(self):
+        """Rebuild the tables if a rate has moved by more than ``drift``; True if so."""
+        if np.abs(self.rates.rates() - self._built).max() <= self.drift:
+            return False
+        self._build()
+        return True
+
+    def _build(self):
+        L, B, T = self.L, self.B, self.latency.cycles
+        self._built = self.rates.rates()
+        hazard = np.zeros(L)
+        hazard[self.exit_operations] = self._built
+        hazard[self.exit_operations[-1] :] = 1.0
+        self.hazard = hazard
+        self.survival = np.concatenate([[1.0], np.cumprod(1 - hazard)])
+        self._alive = [binomial(B, p) for p in self.survival]  # p_l^k(x)
+        live = np.arange(B + 1)
+        self.remaining, self.sojourn, self.catch_up, self.gathered = (np.zeros((L + 1, B + 1)) for _ in range(4))
+        for l in reversed(range(L)):
+            stay = binomial(B, 1 - hazard[l])
+            self.remaining[l] = T[l] + stay @ self.remaining[l + 1]
+            self.sojourn[l] = live * T[l] + stay @ self.sojourn[l + 1]
+        for l in range(L):
+            self.catch_up[l + 1] = self.catch_up[l] + self._alive[l] @ T[l]
+            self.gathered[l + 1] = self.gathered[l] + self._alive[l] @ (live * T[l])
+        self.start_size = cache(self._start_size)
+        self.merge_size = cache(self._merge_size)
+        self.percentile = cache(self._percentile)
+
+    def merge_costs(self, l, b, q):
+        """J(k) for k = 0..min(q, B - b): expected sum of sojourn times if k of q waiting samples catch up with a group
+        of b at l before it goes on, the others following when all of these are done."""
+        k = np.arange(min(q, self.B - b) + 1)
+        ahead = np.array([self._alive[l][n, : self.B - b + 1] @ self.sojourn[l, b:] for n in k])
+        then = np.array([self._alive[l][n, : self.B - b + 1] @ self.remaining[l, b:] for n in k])
+        rest = np.array([self.sojourn[0, min(q - n, self.B)] for n in k])
+        D, G = self.catch_up[l, k], self.gathered[l, k]
+        return b * D + G + ahead + (q - k) * (D + then) + rest
+
+    def _merge_size(self, l, b, q):
+        """K[l][b][q]: how many of q waiting samples should catch up with a group of b at l (ties: the fewest)."""
+        return int(np.argmin(np.round(self.merge_costs(l, b, min(q, 4 * self.B)), 6)))
+
+    def _start_size(self, q):
+        """With an idle array and q waiting: how many to start together, in the order that costs least in all.
+
+        V[q] = min over n of F[0][n] + (q - n) W[0][n] + V[q - n]. Where T[l][b] / b is flat that is 1; ties: the most.
+        """
+        best, size = [0.0], [0]
+        for count in range(1, min(q, 4 * self.B) + 1):
+            costs = {
+                n: self.sojourn[0, n] + (count - n) * self.remaining[0, n] + best[count - n]
+                for n in range(min(count, self.B), 0, -1)
+            }
+            n = min(costs, key=lambda n: round(costs[n], 6))
+            best.append(costs[n])
+            size.append(n)
+        return size[-1]
+
+    def _percentile(self, l, b, share=0.95):
+        """Time within which ``share`` of the samples at l have left, if the b of its group all stay (an upper bound)."""
+        alive = self.survival[l + 1 :] / self.survival[l] if self.survival[l] > 0 else np.zeros(self.L - l)
+        last = l + int(np.argmax(1 - alive >= share - 1e-12))
+        return float(self.latency.cycles[l : last + 1, b].sum())
