@@ -210,9 +210,9 @@ class Npu(wiring.Component):
             counts.stripe_beats.eq(loader.client.beat_valid),
             counts.descriptor_beats.eq(engine.descriptor_client.beat_valid),
             counts.exit_beats.eq(engine.exit_client.beat_valid),
-            counts.write_beats.eq(writer.beat_written),
+            counts.write_beats.eq(writer.beat),
             counts.read_bursts.eq(arbiter.burst),
-            counts.write_bursts.eq(writer.burst_written),
+            counts.write_bursts.eq(writer.burst),
             *(counts[f"exits_{e}"].eq(engine.exit_taken & (engine.exit_taken_number == e)) for e in range(16)),
         ]
         for port, event in ((self.trace_engine, engine.trace), (self.trace_array, array.trace)):

@@ -10,7 +10,7 @@ from .engine_replay import EngineReplay
 
 __all__ = ["ENGINE_PORT", "program_operations", "replay"]
 
-ENGINE_PORT = 0  # of an event: trace_engine; 1: trace_array
+ENGINE_PORT = 0  # ``source`` of an event of trace_engine; 1: trace_array
 
 
 def program_operations(region, count):
@@ -30,6 +30,6 @@ def replay(config, programs, commands, events, *, rigid=False, unstacked=False):
     decoded = ((op, isa.decode(COMMANDS[Opcode(op)], words) if op in tuple(Opcode) else {}) for op, words in commands)
     run = EngineReplay(EngineModel(config, programs, rigid=rigid, unstacked=unstacked), decoded)
     fields = ("kind", "slot", "pc", "line", "data", "data2", "cycle")
-    for event in events[events["port"] == ENGINE_PORT]:
+    for event in events[events["source"] == ENGINE_PORT]:
         run.event(*(int(event[name]) for name in fields))
     return run
