@@ -38,6 +38,8 @@ class AxiLitePort(wiring.Component):
 
     def __init__(self, addr_width):
         self.addr_width = addr_width
+        self.held_address = Signal(addr_width)  # of the write that waits for its other half or its turn
+        self.held_strobes = Signal(4)
         super().__init__(
             {
                 "axil": In(AxiLiteSignature(addr_width)),
@@ -54,8 +56,7 @@ class AxiLitePort(wiring.Component):
 
     def _writes(self, m):
         bus, write = self.axil, self.write
-        address = Signal(self.addr_width)
-        strobes = Signal(4)
+        address, strobes = self.held_address, self.held_strobes
         have_address = Signal()
         have_data = Signal()
         perform = Signal()

