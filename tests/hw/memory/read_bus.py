@@ -6,7 +6,7 @@ from collections import deque
 from fluidnpu.hw.axi import SLVERR
 from fluidnpu.hw.isa import Client
 
-__all__ = ["ReadMemory", "beat_value", "connect_client", "split"]
+__all__ = ["ReadMemory", "beat_value", "split"]
 
 PAGE = 4096
 
@@ -116,10 +116,3 @@ class ReadMemory:
         ctx.set(bus.rresp, SLVERR if addr in self.bad else 0)
         ctx.set(bus.rlast, n == 1)
         self._serving = [client, addr + c.bus_bytes, n - 1] if n > 1 else None
-
-
-def connect_client(m, arbiter, client, port):
-    """Wires a block's client port to the arbiter inside of a test's top module."""
-    from amaranth.lib.wiring import connect
-
-    connect(m, port, arbiter.clients[client])
