@@ -9,7 +9,7 @@ from fluidnpu.hw.isa import Code, Opcode, Status, register_address
 
 from .device import BusError
 
-__all__ = ["Completion", "Driver", "DriverError", "SlotRecord", "Position"]
+__all__ = ["Completion", "Driver", "DriverError", "Position", "SlotRecord"]
 
 ALIGNMENT = 4096  # of regions and arenas: bursts break at 4 KB, so a sample's time does not depend on its slot
 _ADMIT_CODES = (Code.SLOT, Code.OCCUPIED, Code.PC, Code.ARENA)  # errors that only ADMIT has

@@ -134,9 +134,8 @@ class Server:
             )
         except (DriverError, ValueError, KeyError) as error:
             raise ServingError(f"request {request.id!r} cannot be admitted: {error}") from error
-        self.state.live[slot] = Sample(
-            request, slot, self.state.now, action.priority, action.runnable, action.ride
-        )  # fmt: skip
+        sample = Sample(request, slot, self.state.now, action.priority, action.runnable, action.ride)
+        self.state.live[slot] = sample
 
     def _take(self, request):
         for i, waiting in enumerate(self.state.waiting):

@@ -157,7 +157,7 @@ class SurvivalTables:
         return size[-1]
 
     def _percentile(self, l, b, share=0.95):
-        """Time within which ``share`` of the samples at l have left, if the b of its group all stay (an upper bound)."""
+        """Time within which ``share`` of the samples at l have left, if its group of b never shrinks (upper bound)."""
         alive = self.survival[l + 1 :] / self.survival[l] if self.survival[l] > 0 else np.zeros(self.L - l)
         last = l + int(np.argmax(1 - alive >= share - 1e-12))
         return float(self.latency.cycles[l : last + 1, b].sum())

@@ -9,7 +9,11 @@ __all__ = ["Admit", "Batch", "Cancel", "Drop", "Leave", "Policy", "Sample", "Sta
 
 @dataclass
 class Sample:
-    """A live sample. ``op``, ``line``: where it stood when positions were last read (see `Policy.needs_positions`)."""
+    """A live sample.
+
+    op, line : where it stood when positions were last read (see `Policy.needs_positions`)
+    preempted : times that newcomers were let past it, counted by the policy
+    """
 
     request: Request
     slot: int
@@ -19,6 +23,7 @@ class Sample:
     ride: bool
     op: int = 0
     line: int = 0
+    preempted: int = 0
 
 
 @dataclass
