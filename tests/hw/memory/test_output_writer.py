@@ -382,6 +382,7 @@ def test_address_violations(rate):
         Tile([Fragment(3, 19, 1), Fragment(2, 19, 1)], out_w=5, channels=4),
         Tile([Fragment(3, 2, 1), Fragment(1, 0, 1)], out_offset=0xFFFFFF00, lines=3),
         Tile([Fragment(3, 0xFFF, 1)], out_w=4095, seg_w=32, nseg=1, line_beats=0xFFFF, lines=0x1000),
+        Tile([Fragment(3, 1, 1)], out_offset=0xFFFFFFF8),  # inside of the arena, were it not for the carry
         Tile([Fragment(3, 0, 1), Fragment(0, 0, 1)]),
     ]
     tiles[4].out_w = 32

@@ -93,8 +93,8 @@ class Tile:
 class Bench:
     """Array and writer around the block. ``stalls``: late jobs, late tiles, a slow writer."""
 
-    def __init__(self, config, tiles, seed, stalls, check_cycles=False):
-        self.config, self.tiles, self.stalls = config, tiles, stalls
+    def __init__(self, config, tiles, seed, stalls, reading_cycles=0):
+        self.config, self.tiles, self.stalls, self.reading_cycles = config, tiles, stalls, reading_cycles
         self.rng = random.Random(seed)
         self.dut = Post(config, ACC_LATENCY)
         self.cycle = 0
@@ -103,7 +103,6 @@ class Bench:
         self.taken = []  # cycle at which a job was taken
         self.jobs = []  # (tile, first channel, channels)
         self.chunks = []
-        self.check_cycles = check_cycles
         for tile in tiles:
             cols = config.pes >> (tile.log2_kr + tile.log2_kd)
             for first in range(0, tile.out_channels, cols):
@@ -208,6 +207,8 @@ class Bench:
                 ctx.set(dut.chunk.ready, 0)
                 self.chunks.append(self.cycle - 1)
                 used = min(tile.chunk_beats, tile.out_pixel_beats - first_beat)
+                for _ in range(self.reading_cycles):
+                    await ctx.tick()
                 assert chunk.half == number % 2
                 assert chunk.last == (bus * (first_beat + used) >= tile.out_channels)
                 for n, pixel in enumerate(pixels):
@@ -312,6 +313,15 @@ def test_one_lane_on_a_wide_bus():
     config = replace(TINY, bus_bytes=32, post_lanes=1)
     rng = random.Random(1)
     Bench(config, [Tile([2], 11).fill(config, rng)], 1, False).run()
+
+
+def test_slow_writer():
+    """Halves are not written while they are read; no more tiles are taken than can be held."""
+    rng = random.Random(5)
+    tiles = [Tile([3], 8 * (1 + n % 3), chunk_beats=1).fill(TINY, rng) for n in range(6)]
+    bench = Bench(TINY, tiles, 5, False, reading_cycles=120).run()
+    first_requests = [next(cycle for cycle, n in bench.requests if n == job) for job in range(len(bench.jobs))]
+    assert first_requests[2] - first_requests[1] > 100
 
 
 def test_drain_cycles():
