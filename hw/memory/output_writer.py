@@ -12,7 +12,7 @@ from ..queue import Queue
 from ..tile import Layouts
 from .address_check import AddressCheck
 from .beat_sender import BeatSender
-from .write_bursts import BurstSplitter, FragmentRuns, write_burst_layout
+from .write_bursts import BEAT_ADDRESS_BITS, BurstSplitter, FragmentRuns, write_burst_layout
 
 __all__ = ["Axi4WriteSignature", "OutputWriter"]
 
@@ -117,7 +117,7 @@ class OutputWriter(Component):
 
         # A burst on trial; what passes goes to AW. Every queue is as deep as that of the responses: its room is room
         candidate, on_trial = Signal(write_burst_layout(c)), Signal()
-        address, inside, judged = Signal(36 + bus_bits), Signal(), Signal()
+        address, inside, judged = Signal(BEAT_ADDRESS_BITS + bus_bits), Signal(), Signal()
         response = data.StructLayout(
             {"sent": 1}
             | {name: write_burst_layout(c)[name].shape for name in ("slot", "context", "done", "pc", "line", "retire")}
