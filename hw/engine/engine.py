@@ -787,7 +787,7 @@ class Engine(wiring.Component):
         place = self._limit_index(self.exit_program, self.exit_number)
         m.d.comb += self.limit_read.addr.eq(place)
         limit = Mux(self.limit_set.bit_select(place, 1), self.limit_read.data, isa.LIMIT_NEVER)
-        confident = self.exit_spread <= limit
+        confident = (limit != isa.LIMIT_NEVER) & (self.exit_spread <= limit)
         decides = slots.leave.bit_select(s, 1) | confident | self.exit_last
         known_already = slots.decided.bit_select(s, 1)
         finishes = self.exit_last | (~self.rigid & (decides | known_already))
