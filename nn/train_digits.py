@@ -58,7 +58,7 @@ class Stage:
 
 
 STAGES = (
-    Stage(convolutions=((16, 1), (16, 2)), pool=4),
+    Stage(convolutions=((16, 2), (16, 1)), pool=4),
     Stage(convolutions=((32, 2), (32, 1)), pool=4),
     Stage(convolutions=((64, 2), (64, 1)), pool=None),
 )
