@@ -43,7 +43,6 @@ class Array(Component):
 
     ACC_LATENCY = ACC_LATENCY
     RMW_DISTANCE = RMW_DISTANCE
-    OPERAND = AddressGenerator.LATENCY + 1  # cycle of a row in which the PEs see its words
 
     def __init__(self, config):
         self.config = config
@@ -77,9 +76,14 @@ class Array(Component):
         )
 
     @property
+    def operand(self):
+        """Cycle of a row in which the PEs see its words: the banks', routed to the groups, behind the borders."""
+        return AddressGenerator.LATENCY + (2 if self.stacking.groups > 1 else 1)
+
+    @property
     def update(self):
         """Cycle of a row in which its sums meet the accumulators."""
-        return self.OPERAND + ProcessingElement.LATENCY + (DepthSum.LATENCY if self.stacking.groups > 1 else 0)
+        return self.operand + ProcessingElement.LATENCY + self.stacking.group_bits  # DepthSum
 
     @property
     def sum_latency(self):
@@ -90,7 +94,7 @@ class Array(Component):
         m = Module()
         c = self.config
         m.submodules.controller = controller = Controller(c)
-        m.submodules.loader = loader = WeightLoader(c)
+        m.submodules.loader = loader = WeightLoader(c, self.operand - 2)  # a set is complete when it becomes active
         self._control(m, controller, loader)
 
         # Every row travels down the pipeline beside the facts that its stages need; ``at`` finds them by cycle.
@@ -139,8 +143,8 @@ class Array(Component):
         ]
 
     def _operands(self, m, controller, at):
-        """Cycles 0 to 4: the word that each group multiplies. Returns the words (cycle 4), per group "the row is not
-        masked" and "the tap of sub-tile 0 lies in the image" (cycle 3)."""
+        """Cycles 0 to ``operand``: the word that each group multiplies. Returns the words (cycle ``operand``), and per
+        group "the row is not masked", and "the tap of sub-tile 0 lies in the image" (AddressGenerator.LATENCY)."""
         c, row, tile = self.config, controller.row, controller.tile
         m.submodules.banks = banks = Banks(c)
         step = Signal(step_layout(c), reset_less=True)
@@ -169,21 +173,25 @@ class Array(Component):
                 banks.addresses[g].eq(generator.address),
             ]
             generators.append(generator)
+        # A register between the choice of the bank and that of the border: one LUT per bit each
         words = dict(enumerate(banks.words))
-        outside = at("in_zero", AddressGenerator.LATENCY).replicate(c.lanes)
+        routing = self.operand - 1 - AddressGenerator.LATENCY
+        border = at("in_zero", self.operand - 1).replicate(c.lanes)
         operands = []
         for g, generator in enumerate(generators):
+            word = delayed(m, Value.cast(select(generator.bank, words)), routing, f"word_{g}")[routing]
+            inside = delayed(m, generator.inside, routing, f"inside_{g}")[routing]
             operand = Signal(8 * c.lanes, name=f"operand_{g}", reset_less=True)
-            m.d.sync += operand.eq(Mux(generator.inside, select(generator.bank, words), outside))
+            m.d.sync += operand.eq(Mux(inside, word, border))
             operands.append(operand)
         accumulate = Cat(generator.accumulate for generator in generators)
         return operands, accumulate, generators[0].inside
 
     def _sums(self, m, loader, operands, at):
-        """From cycle 4 on: the PEs, and with stacking the depth sums. Returns the sums of each group."""
+        """From cycle ``operand`` on: the PEs, and with stacking the depth sums. Returns the sums of each group."""
         c, stacking = self.config, self.stacking
         width = sum_width(c.lanes)
-        swap = at("swap", self.OPERAND - 1)
+        swap = at("swap", self.operand - 1)
         sums = []
         for g, operand in enumerate(operands):
             columns = []
@@ -200,7 +208,7 @@ class Array(Component):
         if stacking.groups == 1:
             return [(sums[0], width)]
         m.submodules.depth_sum = depth = DepthSum(c, width)
-        m.d.comb += depth.log2_kd.eq(at("log2_kd", self.OPERAND + ProcessingElement.LATENCY))
+        m.d.comb += depth.log2_kd.eq(at("log2_kd", self.operand + ProcessingElement.LATENCY))
         m.d.comb += [port.eq(value) for port, value in zip(depth.sums, sums, strict=True)]
         return [(getattr(depth, f"out_{g}"), depth.out_width(g)) for g in range(stacking.groups)]
 

@@ -4,7 +4,7 @@ In mode (kr, kd) the bits of a group's index g are, from the top: log2(kr) bits 
 part of the columns), log2(kd) bits d (the depth step). Physical bank g belongs to group g and has the same fields.
 """
 
-from amaranth.hdl import Const, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
@@ -78,13 +78,13 @@ class DepthSum(Component):
 
         out[g] = sum(sums[g + d] for d in range(kd))        for g a multiple of kd; the others are undefined
 
-    A fixed tree: pairs, then quads, ... Rigid pipeline, latency LATENCY, one row per cycle.
+    A fixed tree: pairs, then quads, ... Rigid pipeline with a register after each level, latency ``latency`` =
+    log2(max_stack), one row per cycle. (Without the registers synthesis fuses the levels into larger adders.)
 
     Parameters: config, width (bits of a partial sum).
-    Members: log2_kd; sums, out: group_pes signed values per group, concatenated.
+    Members: log2_kd of the row whose sums come in; sums, out_0, out_1, ...: group_pes signed values per group,
+    concatenated.
     """
-
-    LATENCY = 1
 
     def __init__(self, config, width):
         self.config = config
@@ -107,25 +107,30 @@ class DepthSum(Component):
         """Bits of a sum that ``group`` delivers."""
         return self.width + self.levels(group)
 
+    @property
+    def latency(self):
+        """Cycles from sums to out."""
+        return self.stacking.group_bits
+
     def elaborate(self, platform):
         m = Module()
         bits, groups, pes = self.stacking.group_bits, self.stacking.groups, self.stacking.group_pes
-        deeper = [Signal(name=f"deeper_{i}") for i in range(bits)]
-        m.d.comb += [signal.eq(self.log2_kd > i) for i, signal in enumerate(deeper)]
-        for pe in range(pes):
-            level = {g: self.sums[g].word_select(pe, self.width).as_signed() for g in range(groups)}
-            ended = {}
-            for i in range(bits + 1):
-                ended |= {g: level[g] for g in level if self.levels(g) == i}
-                if i == bits:
-                    break
+        modes = delayed(m, self.log2_kd, max(0, bits - 1), "log2_kd")
+        level = [{g: self.sums[g].word_select(pe, self.width).as_signed() for g in range(groups)} for pe in range(pes)]
+        for i in range(bits):
+            deeper = Signal(name=f"deeper_{i}")
+            m.d.comb += deeper.eq(modes[i] > i)
+            for pe, sums in enumerate(level):
                 following = {}
-                for g in (g for g in level if self.levels(g) > i):
-                    neighbour = level[g + (1 << i)]
-                    following[g] = Signal.like(level[g] + neighbour, name=f"sum_{i}_{g}_{pe}")
-                    m.d.comb += following[g].eq(level[g] + Mux(deeper[i], neighbour, 0))
-                level = following
-            for g in range(groups):
-                out = getattr(self, f"out_{g}")
-                m.d.sync += out.word_select(pe, self.out_width(g)).eq(ended[g])
+                for g, own in sums.items():
+                    if self.levels(g) > i:
+                        neighbour = sums[g + (1 << i)]
+                        total = own + Mux(deeper, neighbour, 0)
+                    else:
+                        total = own
+                    following[g] = Signal.like(total, name=f"sum_{i}_{g}_{pe}", reset_less=True)
+                    m.d.sync += following[g].eq(total)
+                level[pe] = following
+        for g in range(groups):
+            m.d.comb += getattr(self, f"out_{g}").eq(Cat(sums[g] for sums in level))
         return m

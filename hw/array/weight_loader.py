@@ -7,7 +7,7 @@ from amaranth.utils import exact_log2
 
 from ..tile import PARAMETER_BYTES, Layouts
 from .controller import SWAP
-from .stacking import Stacking, select
+from .stacking import Stacking, delayed, select
 
 __all__ = ["WeightLoader"]
 
@@ -19,7 +19,9 @@ class WeightLoader(Component):
     become active its parameters are passed on, then the next set is taken: steps follow one another every
     max(rows, set beats + parameter beats) cycles. One beat per cycle.
 
-    ``data`` and the selects belong to the beat taken LATENCY cycles before, ``parameter_write`` to the one before.
+    ``words`` and the selects belong to the beat taken ``latency`` cycles before, ``parameter_write`` to the one before.
+
+    Parameters: config, latency (at least 2).
 
     Members
     -------
@@ -32,10 +34,9 @@ class WeightLoader(Component):
     pe_select, group_select : load that PE of those groups
     """
 
-    LATENCY = 2
-
-    def __init__(self, config):
+    def __init__(self, config, latency):
         self.config = config
+        self.latency = latency
         self.stacking = Stacking(config)
         self.layouts = layouts = Layouts(config)
         # PEs whose words stand at the same place of a beat in every mode share a class
@@ -162,15 +163,18 @@ class WeightLoader(Component):
         with m.If(ends):
             m.d.sync += self.parameters_missing.bit_select(self.parameter_write.bank, 1).eq(0)
 
-        # Cycle 2: load
-        later_mode = Signal(2 * len(late_kd), reset_less=True)
-        later_payload = Signal.like(payload, reset_less=True)
+        # Cycle ``latency``: load
         pes, groups = self._decode(Cat(Const(0, wpb_bits), late_beat), late_kr, late_kd)
-        m.d.sync += [
-            later_payload.eq(payload),
-            later_mode.eq(Cat(late_kd, late_kr)),
-            self.pe_select.eq(Mux(loads, pes, 0)),
-            self.group_select.eq(groups),
+        ahead_of_load = self.latency - 1
+
+        def at_load(value, name, reset_less=True):
+            return delayed(m, value, ahead_of_load, name, reset_less)[ahead_of_load]
+
+        later_payload = at_load(payload, "payload")
+        later_mode = at_load(Cat(late_kd, late_kr), "mode")
+        m.d.comb += [
+            self.pe_select.eq(at_load(Mux(loads, pes, 0), "pe_select", reset_less=False)),
+            self.group_select.eq(at_load(groups, "group_select")),
         ]
         in_beat = [later_payload.word_select(i, 8 * c.lanes) for i in range(c.words_per_beat)]
         for word, places in zip(self.words, self.places, strict=True):
