@@ -20,7 +20,8 @@ class Dealer(wiring.Component):
     whole window (kh), each further one min(sy, kh). A rider of lower priority than the leader gets only lines whose
     inputs are in memory.
 
-    Latency: count + lines dealt + 2 per candidate + 8 cycles at most, + 3 per line of a rider of lower priority.
+    Latency from ``go`` to ``done``: at most count + lines dealt + 2 per candidate + kr + 4 cycles, + 2 per rider of
+    lower priority and per line that it gets.
 
     Members (beside those of the slots)
     -----------------------------------
