@@ -101,7 +101,9 @@ def document():
     program = text["program"].format(
         descriptor=isa.DESCRIPTOR_BYTES, table=isa.EXIT_TABLE_BYTES, index=isa.PC_INDEX_BITS
     )
-    rules = isa_text.DESCRIPTOR_RULES.format(reciprocal=isa.RECIPROCAL_MAX, classes=isa.MAX_CLASSES)
+    rules = isa_text.DESCRIPTOR_RULES.format(
+        reciprocal=isa.RECIPROCAL_MAX, classes=isa.MAX_CLASSES, index=isa.PC_INDEX_BITS
+    )
     parts = (
         isa_text.INTRODUCTION,
         f"Version {isa.ISA_VERSION}, magic 0x{isa.MAGIC:08X}.\n",

@@ -88,7 +88,8 @@ class DescriptorCheck(wiring.Component):
         step = Signal(range(max(self.LAYER_STEPS, self.VARIANT_STEPS)))
         with m.FSM(init="Idle"):
             with m.State("Idle"), m.If(self.go):
-                m.d.sync += [broken.eq(0), step.eq(0), v.eq(0)]
+                # Behind the last index a pc would go on in the next program.
+                m.d.sync += [broken.eq(self.index.all()), step.eq(0), v.eq(0)]
                 with m.Switch(d.op):
                     with m.Case(isa.Op.CONV, isa.Op.POOL):
                         m.next = "Layer"
@@ -98,10 +99,13 @@ class DescriptorCheck(wiring.Component):
                             | (d.out_channels > isa.MAX_CLASSES)
                             | d.in_offset[: exact_log2(self.config.bus_bytes)].any()
                             | d.bias[: exact_log2(self.config.bus_bytes)].any()
+                            | self.index.all()
                         )
                         m.next = "Done"
                     with m.Case(isa.Op.JUMP):
-                        m.d.sync += broken.eq((d.target <= self.index) | (d.target >= self.ops))
+                        m.d.sync += broken.eq(
+                            (d.target <= self.index) | (d.target >= self.ops) | d.target[isa.PC_INDEX_BITS :].any()
+                        )
                         m.next = "Done"
                     with m.Default():
                         m.d.sync += broken.eq(1)
@@ -228,8 +232,8 @@ class DescriptorCheck(wiring.Component):
                 (d.kh, d.kw, 0, "any", 0),
                 (kept, Mux(is_conv, var["words"], 1), 0, "<=", C(_LARGEST)),
                 (Mux(is_conv, kept, pool_sets), set_full, par_full, "<=", C(_LARGEST)),
-                (kept, full, 0, "any", 0),
-                (Mux(is_conv, saved, pool_part_sets), set_part, par_part, "any", 0),
+                (kept, full, 0, "<=", var["weight_beats"]),
+                (Mux(is_conv, saved, pool_part_sets), set_part, par_part, "<=", var["weight_beats"]),
                 (kept, 1, subtotal, "=", var["weight_beats"]),
             )
             bad = (

@@ -1,0 +1,214 @@
+"""Descriptors for tests: legal ones around random operations, and the rules of docs/isa.md as plain Python."""
+
+from math import ceil
+
+from fluidnpu.hw import isa
+from fluidnpu.hw.isa import DESCRIPTOR_FIELDS, NO_PRODUCER, VARIANTS, Op
+from fluidnpu.hw.tile import PARAMETER_BYTES
+from fluidnpu.sim.engine_layers import Exit, Jump, Layer
+
+__all__ = [
+    "LAST_INDEX",
+    "broken_rule",
+    "exit_fields",
+    "jump_fields",
+    "layer_fields",
+    "operation_fields",
+    "stream_beats",
+    "to_bytes",
+]
+
+LAST_INDEX = (1 << isa.PC_INDEX_BITS) - 1
+
+
+def to_bytes(fields):
+    """The 128 bytes of a descriptor."""
+    words = isa.encode(DESCRIPTOR_FIELDS, fields, isa.DESCRIPTOR_WORDS, "descriptor")
+    return b"".join(word.to_bytes(4, "little") for word in words)
+
+
+def stream_beats(config, d, v):
+    """Beats of the weight stream of variant ``v``, counted c-tile by c-tile (docs/architecture.md)."""
+    kd = 1 << d[f"log2_kd{v}"]
+    cols = config.pes >> (d[f"log2_kr{v}"] + d[f"log2_kd{v}"])
+    beats = 0
+    for first in range(0, d["out_channels"], cols):
+        used = min(cols, d["out_channels"] - first)
+        if d["op"] == Op.POOL:
+            words = (first + used - 1) // config.lanes - first // config.lanes + 1
+            beats += words * ceil(used / config.words_per_beat)
+        else:
+            steps = d["kh"] * d["kw"] * d[f"words{v}"]
+            beats += steps * ceil(used * kd / config.words_per_beat) + ceil(used * PARAMETER_BYTES / config.bus_bytes)
+    return beats
+
+
+def broken_rule(config, d, index, ops):
+    """The first rule of docs/isa.md that the decoded descriptor breaks, or None. index, ops: its place, the program."""
+    bus = config.bus_bytes
+    if index >= LAST_INDEX:
+        return "index"
+    if d["op"] == Op.EXIT:
+        if not 1 <= d["out_channels"] <= isa.MAX_CLASSES:
+            return "classes"
+        return "exit alignment" if d["in_offset"] % bus or d["bias"] % bus else None
+    if d["op"] == Op.JUMP:
+        return None if index < d["target"] < ops and d["target"] <= LAST_INDEX else "target"
+    if d["op"] not in (Op.CONV, Op.POOL):
+        return "op"
+    counted = (
+        "in_w in_h out_w out_h lines out_channels kh kw sy sx nseg seg_w in_pixel_beats out_pixel_beats chunk_beats"
+    ).split()
+    pool = d["op"] == Op.POOL
+    whole = d["nseg"] == 1
+    window = d["in_w"] if whole else (d["seg_w"] - 1) * d["sx"] + d["kw"]
+    rules = {
+        "counted": all(d[name] for name in counted),
+        "image": max(d[name] for name in ("in_w", "in_h", "out_w", "out_h")) <= 4095,
+        "pixel words": d["in_pixel_beats"] * config.words_per_beat < 1024,
+        "residual": not d["residual"],
+        "clamp": d["clamp_min"] <= d["clamp_max"],
+        "padded": not d["padded_average"] or (pool and d["average"] and d["kh"] * d["kw"] <= isa.RECIPROCAL_MAX),
+        "alignment": d["in_offset"] % bus == 0 and d["out_offset"] % bus == 0,
+        "lines": d["lines"] == d["out_h"] * d["nseg"],
+        "segments": (d["nseg"] - 1) * d["seg_w"] < d["out_w"] <= d["nseg"] * d["seg_w"] and d["seg_w"] <= config.rows,
+        "rows": d["in_w"] * d["in_pixel_beats"] <= d["in_line_beats"]
+        and d["out_w"] * d["out_pixel_beats"] <= d["out_line_beats"],
+        "channels": d["out_channels"] <= bus * (min(d["in_pixel_beats"], d["out_pixel_beats"]) if pool else
+                                                d["out_pixel_beats"]),
+        "producer": d["producer"] == NO_PRODUCER or (d["producer"] < index and d["producer_nseg"] > 0),
+        "stripe": window <= d["stripe_pixels"]
+        and d["stripe_pixels"] * d["in_pixel_beats"] <= d["stripe_line_beats"],
+    }  # fmt: skip
+    for name, kept in rules.items():
+        if not kept:
+            return name
+    return next((rule for v in range(VARIANTS) if (rule := _broken_variant(config, d, v, pool))), None)
+
+
+def _broken_variant(config, d, v, pool):
+    kr, kd = 1 << d[f"log2_kr{v}"], 1 << d[f"log2_kd{v}"]
+    most, stripes, words = d[f"max_lines{v}"], d[f"stripe_lines{v}"], d[f"words{v}"]
+    if kr * kd > config.max_stack:
+        return f"stack {v}"
+    cols = config.pes // (kr * kd)
+    chunk = min(d["chunk_beats"], d["out_pixel_beats"])
+    rules = {
+        "max_lines": 1 <= most <= config.max_lines and (d["nseg"] == 1 or most == 1),
+        "tile rows": most * d["seg_w"] <= config.rows,
+        "stripe_lines": stripes >= d["kh"],
+        "bank": stripes * d["stripe_line_beats"] * kr <= config.bank_beats * config.max_stack,
+        "staging": kr * most * d["seg_w"] * chunk <= config.stage_beats,
+        "depth": d["in_pixel_beats"] % kd == 0 and d["stripe_line_beats"] % kd == 0,
+        "words": pool or 1 <= words <= d["in_pixel_beats"] * config.words_per_beat // kd,
+        "pool depth": not pool or kd == 1,
+        "padded": not d["padded_average"] or kr == 1,
+        "chunk": chunk == d["out_pixel_beats"] or chunk * config.bus_bytes % cols == 0,
+        "weights": d[f"weights{v}"] % config.bus_bytes == 0,
+        "weight_beats": d[f"weight_beats{v}"] == stream_beats(config, d, v),
+    }
+    return next((f"{name} {v}" for name, kept in rules.items() if not kept), None)
+
+
+def _aligned(rng, bus, high=1 << 20):
+    return rng.randrange(0, high, bus)
+
+
+def layer_fields(rng, config, layer, index):
+    """Fields of a legal descriptor of ``layer`` (an engine_layers.Layer), everything else about it random.
+
+    Row stacking beyond ``max_stack`` is cut to it, as the model does.
+    """
+    bus, bank = config.bus_bytes, config.bank_beats * config.max_stack
+    used = [layer.variants[min(v, len(layer.variants) - 1)] for v in range(VARIANTS)]
+    pool = rng.random() < 0.25
+    padded = pool and rng.random() < 0.3 and all(v.kr == 1 for v in used)
+    kr = [min(v.kr, config.max_stack) for v in used]
+    room = min(bank // r // v.stripe_lines for r, v in zip(kr, used, strict=True))
+    if not room:
+        raise ValueError(f"a stripe of {max(v.stripe_lines for v in used)} lines does not fit {config.name}")
+    kd = [1 if pool else rng.choice([1 << k for k in range((config.max_stack // r).bit_length())]) for r in kr]
+    if max(kd) > room:
+        kd = [1] * VARIANTS
+    in_pixel = max(kd) * rng.randint(1, max(1, min(4, room // max(kd))))
+    seg_w = rng.randint(1, min(4, config.rows // max(v.max_lines for v in used)))
+    out_w = seg_w if layer.nseg == 1 else (layer.nseg - 1) * seg_w + rng.randint(1, seg_w)
+    pixels = max(1, min(12, room // in_pixel))  # of a stripe line
+    kw, sx = rng.randint(1, 3), rng.randint(1, 2)
+    in_w = rng.randint(1, pixels)
+    if layer.nseg > 1:
+        while (seg_w - 1) * sx + kw > pixels:
+            seg_w, kw = max(1, seg_w - 1), max(1, kw - 1)
+        out_w = (layer.nseg - 1) * seg_w + rng.randint(1, seg_w)
+        in_w = rng.randint(1, 40)
+    stripe_pixels = in_w if layer.nseg == 1 else (seg_w - 1) * sx + kw
+    stripe_line = stripe_pixels * in_pixel + max(kd) * rng.choice([0, 0, 1])
+    if stripe_line > room:
+        stripe_line = stripe_pixels * in_pixel
+    out_pixel = rng.randint(1, 4)
+    if max(r * v.max_lines for r, v in zip(kr, used, strict=True)) * seg_w * out_pixel > config.stage_beats:
+        out_pixel = 1
+    cols = config.pes // min(r * d for r, d in zip(kr, kd, strict=True))
+    chunks = [c for c in range(1, out_pixel + 2) if c >= out_pixel or c * bus % cols == 0]
+    channels = bus * (min(in_pixel, out_pixel) if pool else out_pixel)
+    padded &= layer.kh * kw <= isa.RECIPROCAL_MAX
+    low = rng.randint(-128, 127)
+    d = {f.name: 0 for f in DESCRIPTOR_FIELDS} | {
+        "op": Op.POOL if pool else Op.CONV,
+        "single_rounding": rng.getrandbits(1), "average": int(padded or (pool and rng.getrandbits(1))),
+        "padded_average": int(padded), "producer_nseg": layer.producer_nseg, "nseg": layer.nseg,
+        "producer": layer.producer, "in_offset": _aligned(rng, bus), "in_w": in_w, "in_h": layer.in_h,
+        "in_line_beats": in_w * in_pixel + rng.randint(0, 2), "in_pixel_beats": in_pixel,
+        "out_offset": _aligned(rng, bus), "out_w": out_w, "out_h": layer.lines // layer.nseg,
+        "out_line_beats": out_w * out_pixel + rng.randint(0, 2), "out_pixel_beats": out_pixel,
+        "kh": layer.kh, "kw": kw, "sy": layer.sy, "sx": sx, "pad_top": layer.pad_top, "pad_left": rng.randint(0, 2),
+        "seg_w": seg_w, "lines": layer.lines, "out_channels": rng.randint(1, channels),
+        "in_zero": rng.randint(-128, 127), "out_zero": rng.randint(-128, 127),
+        "clamp_min": low, "clamp_max": rng.randint(low, 127), "chunk_beats": rng.choice(chunks),
+        "vsel": sum(v << 2 * n for n, v in enumerate(layer.vsel)),
+        "stripe_pixels": stripe_pixels, "stripe_line_beats": stripe_line,
+        "bias": rng.randint(-1 << 31, (1 << 31) - 1), "multiplier": rng.getrandbits(32),
+        "shift": rng.randint(-128, 127),
+    }  # fmt: skip
+    for v, variant in enumerate(used):
+        d |= {
+            f"log2_kr{v}": kr[v].bit_length() - 1,
+            f"log2_kd{v}": kd[v].bit_length() - 1,
+            f"max_lines{v}": variant.max_lines,
+            f"stripe_lines{v}": variant.stripe_lines,
+            f"weights{v}": _aligned(rng, bus),
+            f"words{v}": rng.getrandbits(10) if pool else rng.randint(1, in_pixel * config.words_per_beat // kd[v]),
+        }
+        d[f"weight_beats{v}"] = stream_beats(config, d, v)
+    rule = broken_rule(config, d, index, 1 << isa.PC_INDEX_BITS)
+    assert rule is None, f"the test's own descriptor breaks {rule}: {d}"
+    return d
+
+
+def exit_fields(rng, config, exit, last, classes=None, table=None):
+    """Fields of an EXIT."""
+    bus = config.bus_bytes
+    return {
+        "op": Op.EXIT,
+        "exit": exit,
+        "last": int(last),
+        "out_channels": classes or rng.randint(1, 40),
+        "in_offset": _aligned(rng, bus),
+        "bias": _aligned(rng, bus) if table is None else table,
+    }
+
+
+def jump_fields(exit, target):
+    """Fields of a JUMP."""
+    return {"op": Op.JUMP, "exit": exit, "target": target}
+
+
+def operation_fields(rng, config, op, index, table=None):
+    """Fields of a descriptor of any engine_layers operation; a Bad one breaks a rule."""
+    if isinstance(op, Layer):
+        return layer_fields(rng, config, op, index)
+    if isinstance(op, Exit):
+        return exit_fields(rng, config, op.exit, op.last, table=table)
+    if isinstance(op, Jump):
+        return jump_fields(op.exit, op.target)
+    return rng.choice([{"op": 0}, {"op": 15}, {"op": Op.CONV}, {"op": Op.JUMP}, {"op": Op.EXIT, "out_channels": 1025}])
