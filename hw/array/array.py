@@ -29,7 +29,7 @@ class Array(Component):
     also waits until its accumulator bank is drained. Nothing else costs a cycle.
 
     Latency: a tile that is started in cycle n issues its first row in cycle n + 1 if its first set is loaded; the
-    sums of a row issued in cycle n are in the accumulators in cycle n + SUM_LATENCY (property ``sum_latency``), in
+    sums of a row issued in cycle n are in the accumulators in cycle n + sum_latency, in
     which the c-tile's ``drain`` job comes; if parameters of that c-tile are missing it comes 2 cycles after the last.
     A bank half is free 3 cycles after the last row that reads it.
 
@@ -78,7 +78,7 @@ class Array(Component):
     @property
     def operand(self):
         """Cycle of a row in which the PEs see its words: the banks', routed to the groups, behind the borders."""
-        return AddressGenerator.LATENCY + (2 if self.stacking.groups > 1 else 1)
+        return AddressGenerator.LATENCY + (2 if self.stacking.groups > 2 else 1)
 
     @property
     def update(self):
@@ -173,16 +173,22 @@ class Array(Component):
                 banks.addresses[g].eq(generator.address),
             ]
             generators.append(generator)
-        # A register between the choice of the bank and that of the border: one LUT per bit each
-        words = dict(enumerate(banks.words))
+        # Two stages, of about one LUT per bit each: the lower bits of the bank, then its top bit and the border.
+        # Where the top bit is not the group's own, the other half's group works on the same row and chose the same.
         routing = self.operand - 1 - AddressGenerator.LATENCY
         border = at("in_zero", self.operand - 1).replicate(c.lanes)
+        half = max(1, c.max_stack // 2)
+        chosen = []
+        for g, generator in enumerate(generators):
+            near = {b % half: banks.words[b] for b in range(c.max_stack) if b // half == g // half}
+            word = Value.cast(select(generator.bank[:-1], near))
+            chosen.append(delayed(m, word, routing, f"word_{g}")[routing])
         operands = []
         for g, generator in enumerate(generators):
-            word = delayed(m, Value.cast(select(generator.bank, words)), routing, f"word_{g}")[routing]
+            top = delayed(m, generator.bank[-1:], routing, f"top_{g}")[routing]
             inside = delayed(m, generator.inside, routing, f"inside_{g}")[routing]
             operand = Signal(8 * c.lanes, name=f"operand_{g}", reset_less=True)
-            m.d.sync += operand.eq(Mux(inside, word, border))
+            m.d.sync += operand.eq(Mux(inside, select(top, dict(enumerate(chosen[g % half :: half]))), border))
             operands.append(operand)
         accumulate = Cat(generator.accumulate for generator in generators)
         return operands, accumulate, generators[0].inside

@@ -18,9 +18,9 @@ class Bench:
     preloaded : the first two tiles' stripes are written before anything is announced
 
     Members after ``run``: events = list of (cycle, ArrayEvent, context, data); busy = cycles with a row;
-    parameters = list of (bank, beat, data) not checked yet; drained = list of (cycle, bank); started = list of (cycle
-    of the first request, cycle of the handshake); waits = cycles by status; half_low = per half, set of cycles in
-    which it is not free
+    parameters = list of (bank, beat, data) not checked yet; jobs = cycles in which drain jobs were taken; drained =
+    list of (cycle, bank); started = list of (cycle of the first request, cycle of the handshake); waits = cycles by
+    status; half_low = per half, set of cycles in which it is not free
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Bench:
         self.dut = Array(config)
         self.beats = deque()  # (tile index, beat)
         self.preloaded = preloaded
-        self.events, self.parameters, self.drained = [], [], []
+        self.events, self.parameters, self.jobs, self.drained = [], [], [], []
         self.half_low = [set(), set()]
         self.busy = self.cycle = 0
         self.waits = {"waiting_weights": 0, "waiting_output": 0}
@@ -161,6 +161,7 @@ class Bench:
                     await self._tick(ctx)
                 job = ctx.get(dut.drain.payload)
                 known = len(self.parameters)
+                self.jobs.append(self.cycle)
                 await self._tick(ctx)
                 ctx.set(dut.drain.ready, 0)
                 assert (job.bank, job.last) == (bank, ctile == len(case.used) - 1)

@@ -18,6 +18,7 @@ SMALL = {
     for config in (
         TINY,
         TINY.unstackable(),
+        replace(TINY, name="two-groups", max_stack=2),
         replace(TINY, name="one-pe-groups", pes=4, lanes=4, post_lanes=2),
         replace(CONFIGS["edge"], name="edge-like", pes=16, lanes=4, bus_bytes=8, post_lanes=8, bank_bytes=8192),
         replace(CONFIGS["hub"], name="hub-like", pes=16, lanes=4, bus_bytes=8, post_lanes=4, rows=64, bank_bytes=8192),
@@ -162,6 +163,26 @@ def test_cycles(name):
     assert bench.waits["waiting_output"] == 0
     assert bench.busy == sum(steps(case) for case in tiles)
     assert all(asked < accepted for asked, accepted in bench.started[1:])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_drain_latency(name):
+    """The drain job comes when the last sums are written; if its parameters come later, 2 cycles after the last."""
+    config = SMALL[name]
+    window = dict(pad_top=0, pad_left=0, in_h=2, in_w=4, out_channels=config.pes)
+    shapes = [
+        Shape(kh=2, kw=1, sub_lines=(1,), **window),
+        Shape(kh=1, kw=1, sub_lines=(1,), seg_w=1, **{**window, "in_h": 1}),
+    ]
+    for shape in shapes:
+        case = TileCase(config, shape, 1)
+        bench = Bench(config, [case]).run()
+        end = bench.events[-1][0]
+        latency = bench.dut.sum_latency
+        if case.rows == 1:  # the row before its idle cycle is also the first: its set's parameters follow
+            assert bench.jobs == [end - 1 + max(latency, len(case.parameters[0]) + 2)]
+        else:
+            assert bench.jobs == [end + latency]
 
 
 @pytest.mark.parametrize("lines", [2, 4])

@@ -1,0 +1,46 @@
+"""One PE: dot products, latency, double-buffered weights."""
+
+import random
+
+import pytest
+from amaranth.sim import Simulator
+from fluidnpu.hw.array.pe import ProcessingElement
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_dot_product(lanes):
+    """A word per cycle, weights loaded and swapped at random, the extremes included."""
+    rng = random.Random(lanes)
+    dut = ProcessingElement(lanes)
+
+    def word():
+        if rng.random() < 0.3:
+            return [-128] * lanes  # twice this: the largest sum there is
+        return [rng.choice((-128, 127, rng.randint(-128, 127))) for _ in range(lanes)]
+
+    def pack(values):
+        return sum((v & 0xFF) << 8 * i for i, v in enumerate(values))
+
+    async def bench(ctx):
+        shadow = active = [0] * lanes
+        expected = []
+        for cycle in range(300):
+            x, weight = word(), word()
+            load, swap = rng.random() < 0.4, rng.random() < 0.4
+            ctx.set(dut.x, pack(x))
+            ctx.set(dut.weight, pack(weight))
+            ctx.set(dut.load, load)
+            ctx.set(dut.swap, swap)
+            _, _, out = await ctx.tick().sample(dut.out)
+            expected.append(sum(a * b for a, b in zip(x, active, strict=True)))
+            if cycle >= dut.LATENCY:
+                assert out == expected[cycle - dut.LATENCY]
+            if swap:
+                active = shadow
+            if load:
+                shadow = weight
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
