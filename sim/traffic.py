@@ -44,7 +44,7 @@ def _check(rate, count):
 
 
 def poisson(rate, count, seed=1):
-    """``count`` arrivals with independent exponential gaps of mean 1 / rate; int64, ascending, the first gap included."""
+    """``count`` arrivals with independent exponential gaps of mean 1 / rate; int64, ascending."""
     _check(rate, count)
     return _whole(np.random.default_rng(seed).exponential(1 / rate, count).cumsum())
 
