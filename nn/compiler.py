@@ -152,7 +152,8 @@ def _fold(network, config, options):
 def _best_cycles(layer, config):
     geometry = geometry_of(layer, config)
     variants, selection = mapping.choose_variants(config, geometry, 1 << 30)
-    return sum(mapping.layer_cycles(config, geometry, variants[v], n + 1) / (n + 1) for n, v in enumerate(selection))
+    table = [variants[v] for v in selection]
+    return sum(mapping.layer_cycles(config, geometry, table, n) / n for n in range(1, config.slots + 1))
 
 
 def _layer(step, config, places, region, longest, nseg_of):
@@ -246,7 +247,7 @@ def _layer(step, config, places, region, longest, nseg_of):
                 "kr": 1 << variants[v].log2_kr,
                 "kd": 1 << variants[v].log2_kd,
                 "max_lines": variants[v].max_lines,
-                "cycles": mapping.layer_cycles(config, geometry, variants[v], n + 1),
+                "cycles": mapping.layer_cycles(config, geometry, [variants[k] for k in selection], n + 1),
             }
             for n, v in enumerate(selection)
         ],

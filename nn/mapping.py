@@ -14,7 +14,7 @@ __all__ = ["Geometry", "MappingError", "Variant", "choose_variants", "tile_cycle
 
 RMW = 3  # least cycles of a step
 LATENCY = 120  # from a tile's last sum to the first sum of one that reads its output, beside the transfers themselves
-TILE_GAP = 24  # cycles of a tile that its neighbours do not hide
+LOAD_DELAY = 90  # from a tile's start to the next one's first stripe beat: dealing and the memory's latency
 
 
 class MappingError(ValueError):
@@ -120,26 +120,55 @@ def tile_cycles(config, geometry, variant, lines, total_lines):
     return full * c_tile(cols) + (c_tile(part) if part else 0)
 
 
-def layer_cycles(config, geometry, variant, live):
-    """Estimated cycles of a layer for ``live`` samples in one group."""
+def _tile_period(config, geometry, variant, subtiles):
+    """Estimated cycles from one tile's start to the next's. ``subtiles``: lines of each fragment."""
     _, seg_w = geometry.segments(config)
-    kr = 1 << variant.log2_kr
-    lines = live * geometry.lines(config)
-    per_tile = min(lines, variant.max_lines * kr)
-    tiles = ceil(lines / per_tile)
-    longest = min(variant.max_lines, ceil(per_tile / kr))
+    total = sum(map(sum, subtiles))
     stripe = geometry.stripe_pixels(config) * geometry.in_pixel_beats
     window = min(geometry.sy, geometry.kh)
-    fragments = max(kr, ceil(per_tile / geometry.lines(config)))
-    stripe_beats = (per_tile * window + fragments * (geometry.kh - window)) * stripe
-    written = per_tile * seg_w * geometry.out_pixel_beats
-    reads = stripe_beats + weight_beats(config, geometry, variant)
-    cycles = max(tile_cycles(config, geometry, variant, longest, per_tile), reads, written) + TILE_GAP
-    # The next layer waits for this one's last tile, unless other tiles fill the time.
-    columns = min(geometry.out_channels, config.pes >> (variant.log2_kr + variant.log2_kd))
-    drain = per_tile * seg_w * ceil(columns / min(config.post_lanes, columns))
-    exposed = max(0, LATENCY + drain + written // 2 + stripe_beats - (tiles - 1) * cycles)
-    return tiles * cycles + exposed
+    loads = sum((lines - 1) * window + geometry.kh for subtile in subtiles for lines in subtile) * stripe
+    reads = LOAD_DELAY + loads + weight_beats(config, geometry, variant)
+    written = total * seg_w * geometry.out_pixel_beats
+    return max(tile_cycles(config, geometry, variant, max(map(sum, subtiles)), total), reads, written)
+
+
+def deal(variant, left):
+    """Lines of each fragment per sub-tile that a tile takes from candidates with ``left`` lines each; changes left."""
+    kr = 1 << variant.log2_kr
+    most = min(variant.max_lines, ceil(sum(left) / kr))
+    subtiles, at = [], 0
+    for _ in range(kr):
+        subtile, room = [], most
+        while room and at < len(left):
+            taken = min(room, left[at])
+            left[at] -= taken
+            room -= taken
+            if taken:
+                subtile.append(taken)
+            at += left[at] == 0
+        if subtile:
+            subtiles.append(subtile)
+    return subtiles
+
+
+def layer_cycles(config, geometry, table, live):
+    """Estimated cycles of a layer for ``live`` samples that arrive together.
+
+    table : variant for 1, 2, ... candidates; a candidate whose lines are all dealt goes on, so the number shrinks.
+    """
+    left = [geometry.lines(config)] * live
+    periods, exposed = [], 0
+    while left:
+        variant = table[len(left) - 1]
+        subtiles = deal(variant, left)
+        periods.append(_tile_period(config, geometry, variant, subtiles))
+        # The next layer waits for the first tile that completes a sample, unless tiles behind it fill the time.
+        rows = sum(map(sum, subtiles)) * geometry.segments(config)[1]
+        columns = min(geometry.out_channels, config.pes >> (variant.log2_kr + variant.log2_kd))
+        drain = rows * ceil(columns / min(config.post_lanes, columns))
+        exposed = LATENCY + drain + 3 * rows * geometry.out_pixel_beats // 2  # written, and read again by the next
+        left = sorted((n for n in left if n), reverse=True)  # laggards lead
+    return sum(periods) + max(0, exposed - sum(periods[1:]))
 
 
 def fits(config, geometry, variant):
@@ -169,41 +198,50 @@ def fits(config, geometry, variant):
 
 
 def choose_variants(config, geometry, max_tile_cycles):
-    """(variants, selection): at most VARIANTS variants, number 0 unstacked, and which one n = 1.. live samples take.
+    """(variants, selection): at most VARIANTS variants, number 0 unstacked, and which one n = 1.. candidates take.
 
+    Grows the set one variant at a time, each time by the one that saves most over all numbers of live samples.
     Raises MappingError if the layer does not fit unstacked.
     """
-    _, seg_w = geometry.segments(config)
-    nseg = geometry.segments(config)[0]
-    most = 1 if nseg > 1 else min(config.max_lines, config.rows // seg_w)
-    stacks = range(config.max_stack.bit_length())
-    options = [
-        Variant(kr, kd, lines)
-        for kr in stacks
-        for kd in stacks
-        for lines in range(1, most + 1)
-        if fits(config, geometry, Variant(kr, kd, lines)) is None
-    ]
+    options = [v for v in _options(config, geometry) if fits(config, geometry, v) is None]
     flat = [v for v in options if v.log2_kr == v.log2_kd == 0]
     if not flat:
         raise MappingError(f"{geometry.name} does not fit {config.name}: {fits(config, geometry, Variant(0, 0, 1))}")
     short = [v for v in options if _longest_tile(config, geometry, v) <= max_tile_cycles]
-    options = short or options
     flat = [v for v in flat if v in short] or [min(flat, key=lambda v: _longest_tile(config, geometry, v))]
-    live = range(1, config.slots + 1)
-    cost = {v: [layer_cycles(config, geometry, v, n) for n in live] for v in {*options, *flat}}
+    options = short or options
 
-    def total(chosen):
-        return sum(min(cost[v][i] for v in chosen) / min(c[i] for c in cost.values()) for i in range(len(live)))
+    def plan(chosen):
+        """(relative cost, selection) of a set of variants; each count builds on the smaller ones."""
+        table, selection, cost = [], [], 0.0
+        for n in range(1, config.slots + 1):
+            cycles = [layer_cycles(config, geometry, [*table, v], n) for v in chosen]
+            best = min(range(len(chosen)), key=cycles.__getitem__)
+            table.append(chosen[best])
+            selection.append(best)
+            cost += cycles[best] / n
+        return cost, selection
 
-    chosen = [min(flat, key=lambda v: sum(cost[v]))]
+    chosen = [min(flat, key=lambda v: plan([v])[0])]
+    cost, selection = plan(chosen)
     while len(chosen) < isa.VARIANTS:
-        best = min(options, key=lambda v: total([*chosen, v]))
-        if total([*chosen, best]) >= total(chosen) - 1e-9:
+        better, v = min(((plan([*chosen, v])[0], v) for v in options), key=lambda pair: pair[0])
+        if better > 0.995 * cost:
             break
-        chosen.append(best)
-    selection = [min(range(len(chosen)), key=lambda k: cost[chosen[k]][i]) for i in range(len(live))]
+        chosen.append(v)
+        cost, selection = plan(chosen)
     return chosen, selection
+
+
+def _options(config, geometry):
+    """Stack modes with numbers of lines that divide or multiply a sample's, or fill the array."""
+    nseg, seg_w = geometry.segments(config)
+    most = 1 if nseg > 1 else min(config.max_lines, config.rows // seg_w)
+    lines = {most, *(1 << k for k in range(most.bit_length()))}
+    lines |= {geometry.out_h * k for k in range(1, most // geometry.out_h + 1)}
+    lines |= {ceil(geometry.out_h / k) for k in range(1, 9)}
+    stacks = range(config.max_stack.bit_length())
+    return [Variant(kr, kd, n) for kr in stacks for kd in stacks for n in sorted(lines) if n <= most]
 
 
 def _longest_tile(config, geometry, variant):
