@@ -29,7 +29,7 @@ class CompileOptions:
     """
 
     max_tile_cycles: int | None = None
-    least_tile_cycles: int = 2048
+    least_tile_cycles: int = 2400
     reuse_arena: bool = True
     fold: str = "auto"
     limits: tuple | None = None

@@ -207,9 +207,11 @@ def choose_variants(config, geometry, max_tile_cycles):
     flat = [v for v in options if v.log2_kr == v.log2_kd == 0]
     if not flat:
         raise MappingError(f"{geometry.name} does not fit {config.name}: {fits(config, geometry, Variant(0, 0, 1))}")
-    short = [v for v in options if _longest_tile(config, geometry, v) <= max_tile_cycles]
-    flat = [v for v in flat if v in short] or [min(flat, key=lambda v: _longest_tile(config, geometry, v))]
-    options = short or options
+    # A tile is never shorter than its weights: where even the shortest one is too long, nothing longer is taken.
+    flat_limit = max(max_tile_cycles, min(_longest_tile(config, geometry, v) for v in flat))
+    limit = max(max_tile_cycles, min(_longest_tile(config, geometry, v) for v in options))
+    flat = [v for v in flat if _longest_tile(config, geometry, v) <= flat_limit]
+    options = [v for v in options if _longest_tile(config, geometry, v) <= limit]
 
     def plan(chosen):
         """(relative cost, selection) of a set of variants; each count builds on the smaller ones."""
