@@ -98,10 +98,12 @@ class DescriptorCache(wiring.Component):
             with m.If(hits[e]):
                 m.d.comb += [self.found_entry.eq(e), self.found_op.eq(ops[e])]
 
-        # Fetch
+        # Fetch. The entry filled last stays until the next one is there: by then every slot was visited, so that slots
+        # at different pcs cannot throw out each other's descriptors for ever. Whoever wants leaves two entries unused.
         victim = Signal(range(self.entries))
+        filled = Signal.like(victim)
         for e in reversed(range(self.entries)):
-            with m.If(~self.used[e]):
+            with m.If(~self.used[e] & (filled != e)):
                 m.d.comb += victim.eq(e)
         entry = Signal.like(victim)
         incoming = Signal(data.ArrayLayout(8 * config.bus_bytes, beats))
@@ -176,6 +178,7 @@ class DescriptorCache(wiring.Component):
                 with m.Elif(~stale & ~changed):
                     m.d.comb += write.en.eq(1)
                     m.d.sync += [
+                        filled.eq(entry),
                         valid.bit_select(entry, 1).eq(1),
                         tags[entry].eq(self.fetch_pc),
                         ops[entry].eq(check.descriptor.op),
