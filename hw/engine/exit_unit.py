@@ -18,15 +18,14 @@ class ExitUnit(wiring.Component):
     E is the exit's table of 256 32-bit entries in the program region, E[d] = round(2^16 exp(-scale d)); the last TABLES
     tables stay on chip (direct mapped by exit number). S saturates at 2^32 - 1.
 
-    Latency from ``go`` to ``done``: the memory's + beats of the logits + 2 * classes + 6; with a new table its beats
-    more. One decision at a time.
+    Latency from ``go`` to ``done``: 2 * classes + beats of the logits + 7 + the memory's from a burst to its first
+    beat; with a new table also its beats. One decision at a time.
 
     Members
     -------
     go, slot, program, exit, logits (byte address), table (byte address), classes : a decision; stable until ``done``
     done, top, spread, fault, fault_code : pulse and result
     forget : programs whose tables must go
-    beats : pulse per beat read
     """
 
     TABLES = 4
