@@ -30,6 +30,7 @@ class TraceSummary:
 
     starts : pc of every started tile, in order; None where no sample was live before it
     visits : (sample, operation) pairs with a started tile; runs : started tiles in a row at one operation
+    preemptions : first tiles of samples that took the array from a live sample further on
     tenures : operations started for every admitted sample: dict (slot, n-th sample of that slot) -> set of pc
     first_admit, last_retire : cycles; of the first accepted ADMIT, of the last tile whose writes are all answered
     """
@@ -37,6 +38,7 @@ class TraceSummary:
     starts: list
     visits: int
     runs: int
+    preemptions: int
     tenures: dict
     first_admit: int
     last_retire: int
@@ -46,7 +48,8 @@ def summarise(events):
     """TraceSummary of a run's trace events."""
     live, tenure, visits = set(), Counter(), {}
     starts, fragments, dealt, fresh = [], [], None, True
-    first, last = None, 0
+    group, place = set(), 0  # samples and operation of the last started tile
+    preemptions, first, last = 0, None, 0
     engine = events[events["source"] == ENGINE_PORT]
     columns = (engine[name].tolist() for name in ("cycle", "kind", "slot", "pc", "line", "data"))
     for cycle, kind, slot, pc, line, data in zip(*columns, strict=True):
@@ -63,16 +66,22 @@ def summarise(events):
             case EngineEvent.REVOKE:
                 dealt = None
             case EngineEvent.START:
-                starts += [None, dealt[0]] if fresh else [dealt[0]]
+                pc, members = dealt[0], {member for member, _ in dealt[1]}
+                new = any((member, tenure[member]) not in visits for member in members)
+                preemptions += new and place > pc and bool((group & live) - members)
+                group, place = members, pc
+                starts += [None, pc] if fresh else [pc]
                 fresh = False
                 for member, at in dealt[1]:
                     visits.setdefault((member, tenure[member]), set()).add(at)
             case EngineEvent.RETIRE:
                 last = cycle
+            case EngineEvent.EXIT_RESULT if data >> 16 & 1:
+                live.discard(slot)
             case EngineEvent.RELEASE:
                 live.discard(slot)
     runs = sum(pc is not None and (i == 0 or starts[i - 1] != pc) for i, pc in enumerate(starts))
-    return TraceSummary(starts, sum(map(len, visits.values())), runs, visits, first or 0, last)
+    return TraceSummary(starts, sum(map(len, visits.values())), runs, preemptions, visits, first or 0, last)
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,9 @@ class Metrics:
     exits : share of the answered requests per exit
     mean_batch : samples that share a run of a layer (visits of a layer by a sample per run of a layer)
     merging : runs of a layer per layer visited, busy period by busy period; 1.00: all went through together
-    preemptions, revocations, tiles : counted by the NPU
+    preemptions : times that a new sample took the array from samples further on
+    turns : the NPU's own counter "preemptions": also samples that catch up after a later decision at an exit
+    revocations, tiles : counted by the NPU
     utilisation : useful MACs / (peak * cycles from first read to last write response)
     causes : share of the cycles per cause (isa.CAUSES), exclusive
     throughput : answers per million cycles; cycles : of the run
@@ -109,6 +120,7 @@ class Metrics:
     mean_batch: float
     merging: float
     preemptions: int
+    turns: int
     revocations: int
     tiles: int
     utilisation: float
@@ -165,7 +177,8 @@ def measure(record):
         exits=tuple(exits[e] / count for e in range(max([*exits, max(record.heads, default=0)]) + 1)),
         mean_batch=trace.visits / max(trace.runs, 1),
         merging=merging(trace.starts),
-        preemptions=counters.get("preemptions", 0),
+        preemptions=trace.preemptions,
+        turns=counters.get("preemptions", 0),
         revocations=counters.get("revocations", 0),
         tiles=counters.get("tiles", 0),
         utilisation=_useful_macs(record, trace) / (record.peak_macs * span) if span > 0 else 0.0,
