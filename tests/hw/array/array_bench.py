@@ -120,11 +120,10 @@ class Bench:
                 await self._tick(ctx)
             ctx.set(dut.start_valid, 1)
             asked = self.cycle
-            while True:
-                ready = ctx.get(dut.start_ready)
-                await self._tick(ctx)
-                if ready:
-                    break
+            ready = False
+            while not ready:
+                assert self.cycle < self.limit, f"a tile does not start within {self.limit} cycles"
+                _, _, ready = await ctx.tick().sample(dut.start_ready)
             self.started.append((asked, self.cycle - 1))
             ctx.set(dut.start_valid, 0)
             ctx.set(dut.announced, 0)
