@@ -1,6 +1,6 @@
 """Replays the RTL engine's event trace (isa.EngineEvent) against the engine model, action for action."""
 
-from fluidnpu.hw.isa import COMMANDS, Code, EngineEvent, Opcode, Status, encode
+from fluidnpu.hw.isa import COMMANDS, Code, EngineEvent, Opcode, Status, decode
 
 from .engine_model import ModelViolation
 
@@ -53,8 +53,8 @@ class EngineReplay:
         opcode, fields = next(self.commands, (None, {}))
         self._equal("opcode", data, opcode)
         if data in list(Opcode):
-            word = encode(COMMANDS[Opcode(data)], fields, 5, Opcode(data).name)[0]
-            self._equal("command word 0", data2, word)
+            used = [f for f in COMMANDS[Opcode(data)] if f.word == 0]  # the other bits keep what was staged before
+            self._equal("command word 0", decode(used, [data2]), {f.name: fields.get(f.name, 0) for f in used})
         target = fields.get("slot", 0)
         if opcode == Opcode.ADMIT and line != Code.OCCUPIED and target < len(self.model.slots):
             entry = self.model.slots[target]
