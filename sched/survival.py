@@ -1,4 +1,4 @@
-"""Expected times of batches that shrink at exits, and whether letting newcomers catch up pays.
+"""Expected times of batches that shrink at exits, and the exit rates that they follow from.
 
     layers l = 0..L-1 are the operations of a program, T[l][b] cycles of l for b live samples
     h[l] = P(exit at l | alive at l): 0 where nothing decides, 1 at the last EXIT
@@ -19,12 +19,15 @@ import numpy as np
 __all__ = ["ExitRates", "SurvivalTables", "binomial"]
 
 
+@cache
+def _choose(most):
+    return np.array([[comb(n, x) for x in range(most + 1)] for n in range(most + 1)], float)
+
+
 def binomial(most, p):
     """bn(n, x, p), array [most + 1, most + 1] indexed n, x."""
     n = np.arange(most + 1)
-    choose = np.array([[comb(i, j) for j in n] for i in n], float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return choose * p ** n[None, :] * np.where(n[:, None] >= n[None, :], (1 - p) ** np.abs(n[:, None] - n), 0)
+    return _choose(most) * p ** n[None, :] * (1 - p) ** np.maximum(n[:, None] - n[None, :], 0)
 
 
 class ExitRates:
@@ -64,7 +67,7 @@ class ExitRates:
 
 
 class SurvivalTables:
-    """The tables of this module's docstring, and what policies ask of them.
+    """The tables of this module's docstring.
 
     Parameters
     ----------
@@ -73,8 +76,9 @@ class SurvivalTables:
     rates : ExitRates; `refresh` rebuilds the tables when they have drifted
     drift : largest change of a rate that needs no new tables
 
-    Members: ``survival`` [L + 1]; ``remaining`` W, ``sojourn`` F [L + 1, B + 1]; ``catch_up`` D, ``gathered`` G [L + 1,
-    B + 1]; ``B`` most live samples, ``L`` operations.
+    Members: ``hazard`` [L], ``survival`` [L + 1]; ``remaining`` W, ``sojourn`` F, ``catch_up`` D, ``gathered`` G, all
+    [L + 1, B + 1]; ``alive`` p, list of L + 1 arrays indexed k, x; ``percentile(l, b, share=0.95)``: time within which
+    that share of the samples at l have left; ``B`` most live samples, ``L`` operations.
     """
 
     def __init__(self, latency, exit_operations, rates, drift=0.03):
@@ -112,7 +116,7 @@ class SurvivalTables:
         hazard[self.exit_operations[-1] :] = 1.0
         self.hazard = hazard
         self.survival = np.concatenate([[1.0], np.cumprod(1 - hazard)])
-        self._alive = [binomial(B, p) for p in self.survival]  # p_l^k(x)
+        self.alive = [binomial(B, p) for p in self.survival]  # p_l^k(x)
         live = np.arange(B + 1)
         self.remaining, self.sojourn, self.catch_up, self.gathered = (np.zeros((L + 1, B + 1)) for _ in range(4))
         for l in reversed(range(L)):
@@ -120,41 +124,9 @@ class SurvivalTables:
             self.remaining[l] = T[l] + stay @ self.remaining[l + 1]
             self.sojourn[l] = live * T[l] + stay @ self.sojourn[l + 1]
         for l in range(L):
-            self.catch_up[l + 1] = self.catch_up[l] + self._alive[l] @ T[l]
-            self.gathered[l + 1] = self.gathered[l] + self._alive[l] @ (live * T[l])
-        self.start_size = cache(self._start_size)
-        self.merge_size = cache(self._merge_size)
+            self.catch_up[l + 1] = self.catch_up[l] + self.alive[l] @ T[l]
+            self.gathered[l + 1] = self.gathered[l] + self.alive[l] @ (live * T[l])
         self.percentile = cache(self._percentile)
-
-    def merge_costs(self, l, b, q):
-        """J(k) for k = 0..min(q, B - b): expected sum of sojourn times if k of q waiting samples catch up with a group
-        of b at l before it goes on, the others following when all of these are done."""
-        k = np.arange(min(q, self.B - b) + 1)
-        ahead = np.array([self._alive[l][n, : self.B - b + 1] @ self.sojourn[l, b:] for n in k])
-        then = np.array([self._alive[l][n, : self.B - b + 1] @ self.remaining[l, b:] for n in k])
-        rest = np.array([self.sojourn[0, min(q - n, self.B)] for n in k])
-        D, G = self.catch_up[l, k], self.gathered[l, k]
-        return b * D + G + ahead + (q - k) * (D + then) + rest
-
-    def _merge_size(self, l, b, q):
-        """K[l][b][q]: how many of q waiting samples should catch up with a group of b at l (ties: the fewest)."""
-        return int(np.argmin(np.round(self.merge_costs(l, b, min(q, 4 * self.B)), 6)))
-
-    def _start_size(self, q):
-        """With an idle array and q waiting: how many to start together, in the order that costs least in all.
-
-        V[q] = min over n of F[0][n] + (q - n) W[0][n] + V[q - n]. Where T[l][b] / b is flat that is 1; ties: the most.
-        """
-        best, size = [0.0], [0]
-        for count in range(1, min(q, 4 * self.B) + 1):
-            costs = {
-                n: self.sojourn[0, n] + (count - n) * self.remaining[0, n] + best[count - n]
-                for n in range(min(count, self.B), 0, -1)
-            }
-            n = min(costs, key=lambda n: round(costs[n], 6))
-            best.append(costs[n])
-            size.append(n)
-        return size[-1]
 
     def _percentile(self, l, b, share=0.95):
         """Time within which ``share`` of the samples at l have left, if its group of b never shrinks (upper bound)."""

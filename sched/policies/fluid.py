@@ -1,5 +1,7 @@
 """Fluid batching: exit-aware, preemptive. Newcomers catch up and merge when that pays."""
 
+from fluidnpu.sched.planning import Plan
+
 from .base import Admit, Batch, Policy
 
 __all__ = ["ACTIVE", "DEFERRED", "URGENT", "Fluid"]
@@ -7,6 +9,9 @@ __all__ = ["ACTIVE", "DEFERRED", "URGENT", "Fluid"]
 DEFERRED, ACTIVE, URGENT = 1, 2, 3  # priorities
 
 _MERGES = ("profit", "always", "never")
+_GAPS = 64  # arrivals that the estimate of their rate remembers
+_LEAST_GAPS = 8  # arrivals before it is trusted; until then only the present work counts
+_DEFERS = ("hold", "run", "queue")
 
 
 class Fluid(Policy):
@@ -18,32 +23,37 @@ class Fluid(Policy):
 
     At every event
 
-    * nothing runs: start as many as `SurvivalTables.start_size` says;
-    * somebody waits: let K[l][b][q] (`SurvivalTables.merge_size`) newcomers catch up, l being the rearmost operation of
-      the group of b; more, if a newcomer would otherwise miss its deadline;
+    * nothing runs: start as many as `Plan.start_size` says, all in the same cycle;
+    * somebody waits: let K[l][b][q] (`Plan.merge_size`) newcomers catch up, l being the rearmost operation of the group
+      of b; more, if a newcomer would otherwise miss its deadline;
     * but only as many as leave every sample ahead, if it is not yet late, its catch-up time plus the 95th percentile of
       its remaining time until its deadline, and only if none was preempted ``most_preemptions`` times already;
     * a sample that waits for laggards and would become late by it is raised to URGENT and stops waiting.
 
     Parameters
     ----------
-    model : SurvivalTables; its exit rates learn from every completion
+    model : SurvivalTables; its exit rates learn from every completion, the plan follows them and the arrival rate
     most_preemptions : times that a sample may be made to wait for newcomers
     merge : "profit", "always" (as many as there are slots: for comparison), "never"
-    defer : newcomers that do not merge enter free slots (else they stay in the queue)
+    defer : newcomers that do not merge "hold" a slot without running, "run" in the gaps that the group leaves (work
+        that their own batch will not share), or stay in the "queue"
     """
 
     name = "fluid"
 
-    def __init__(self, model=None, most_preemptions=2, merge="profit", defer=True):
+    def __init__(self, model=None, most_preemptions=2, merge="profit", defer="hold"):
         if model is None:
             raise ValueError("fluid: it needs SurvivalTables (model)")
         if most_preemptions < 0:
             raise ValueError(f"fluid: most_preemptions = {most_preemptions}, it must be at least 0")
         if merge not in _MERGES:
             raise ValueError(f"fluid: merge = {merge!r}, it must be one of {', '.join(_MERGES)}")
+        if defer not in _DEFERS:
+            raise ValueError(f"fluid: defer = {defer!r}, it must be one of {', '.join(_DEFERS)}")
         super().__init__(model)
         self.most_preemptions, self.merge, self.defer = most_preemptions, merge, defer
+        self.plan, self._planned_rate = Plan(model), 0.0
+        self._known, self._latest, self._gaps, self._gap = set(), None, 0, 0.0  # arrivals
         self._spread = False  # the group was not all at one operation when last seen
 
     def needs_positions(self, state):
@@ -55,29 +65,34 @@ class Fluid(Policy):
             self.model.rates.learn(result.exit)
 
     def decide(self, state):
-        self.model.refresh()
+        self._learn_rate(state.waiting)
+        if self.model.refresh() or not 0.8 <= (self._rate + 1e-12) / (self._planned_rate + 1e-12) <= 1.25:
+            self.plan, self._planned_rate = Plan(self.model, self._rate), self._rate
         group, deferred = self._split(state)
         queue = [*deferred, *state.waiting]  # Sample or Request, the deferred first
         room = len(deferred) + len(state.free)
         actions = self._urgent(state, group)
         if not group:
-            count, reason = self.model.start_size(len(queue)), "start"
+            count, reason = self.plan.start_size(len(queue)), "start"
         else:
             count, reason = self._merge_count(state, group, queue), "merge"
         count = min(count, room)
         if count and group:
             for sample in group:
                 sample.preempted += self._place(sample) > 0
-        joining, held = deferred[:count], deferred[count:]
-        if joining:
-            actions.append(Batch(tuple(s.slot for s in joining), ACTIVE, reason=reason))
-        entering = max(0, count - len(deferred))
+        held = len(deferred) - count  # deferred samples that remain so; negative: that many enter and join at once
         free = iter(state.free)
-        actions += [Admit(r, next(free), ACTIVE, reason=reason) for r in state.waiting[:entering]]
-        if self.defer:
-            rest = min(self.model.start_size(len(queue) - count), room - count) - len(held)
-            later = state.waiting[entering : entering + max(0, rest)]
-            actions += [Admit(r, next(free), DEFERRED, reason="defer") for r in later]
+        entering = [(request, next(free)) for request in state.waiting[: max(0, -held)]]
+        if count == len(entering) == 1:
+            actions.append(Admit(*entering[0], ACTIVE, reason=reason))
+        elif count:
+            actions += [Admit(*place, ACTIVE, runnable=False) for place in entering]
+            slots = [s.slot for s in deferred[:count]] + [slot for _, slot in entering]
+            actions.append(Batch(tuple(slots), ACTIVE, reason=reason))
+        if self.defer != "queue":
+            rest = min(self.plan.start_size(len(queue) - count), room - count) - max(0, held)
+            later = state.waiting[len(entering) : len(entering) + max(0, rest)]
+            actions += [Admit(r, next(free), DEFERRED, self.defer == "run", reason="defer") for r in later]
         return actions
 
     # --- parts of a decision ----------------------------------------------------------------------------------
@@ -86,6 +101,20 @@ class Fluid(Policy):
         """(group, deferred), by arrival."""
         samples = sorted(state.live.values(), key=lambda s: (s.request.arrival, s.slot))
         return [s for s in samples if s.priority >= ACTIVE], [s for s in samples if s.priority < ACTIVE]
+
+    def _learn_rate(self, waiting):
+        """Arrivals per cycle from the average gap, the last `_GAPS` counting most."""
+        for request in waiting:
+            if request.id not in self._known:
+                if self._latest is not None:
+                    self._gaps += 1
+                    self._gap += (request.arrival - self._latest - self._gap) / min(self._gaps, _GAPS)
+                self._latest = request.arrival
+        self._known = {request.id for request in waiting}
+
+    @property
+    def _rate(self):
+        return 1 / max(1.0, self._gap) if self._gaps >= _LEAST_GAPS else 0.0
 
     def _place(self, sample):
         return min(sample.op, self.model.L - 1)
@@ -96,7 +125,7 @@ class Fluid(Policy):
         most = min(q, self.model.B - b)
         if most <= 0 or self.merge == "never":
             return 0
-        count = most if self.merge == "always" else self.model.merge_size(l, b, q)
+        count = most if self.merge == "always" else self.plan.merge_size(l, b, q)
         if self.merge == "profit":
             done = self.model.remaining[l, b]
             for i, waiting in enumerate(queue[count:most], count + 1):

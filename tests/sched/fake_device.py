@@ -254,6 +254,9 @@ class FakeDevice(Device):
                     self._post(e.release(slot[0], self.now))
                 case "exit_start":
                     e.exit_start(slot[0])
+                    if not self.exit_cycles:
+                        self._decided(slot[0])
+                        return True
                     self._after(self.exit_cycles, lambda s=slot[0]: self._decided(s))
                 case "revoke":
                     e.revoke()

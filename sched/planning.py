@@ -1,0 +1,106 @@
+"""How many samples to start together, and whether letting newcomers catch up pays.
+
+The array is idle and n samples wait; m of them start together and run to the end, which takes W[0][m]; arrivals at a
+rate r wait meanwhile. The best choice of m for every n is a semi-Markov decision process with
+
+    cost      F[0][m] + (n-m) W[0][m] + r W[0][m]^2 / 2         sojourn times of everybody until the batch has left
+    time      W[0][m]
+    next      n - m + Poisson(r W[0][m]); from n = 0: 1 after a time of 1 / r
+
+Policy iteration gives the average number g of samples in the system and the relative costs h[n]. Without arrivals
+g = 0 and h[q] = min_m F[0][m] + (q-m) W[0][m] + h[q-m].
+
+A group of b at layer l, q waiting: if k of them catch up first and merge, everybody has left after
+E[k] = D[l][k] + sum_x p_l^k(x) W[l][b+x], and it costs
+
+    J(k) = b D[l][k] + G[l][k] + sum_x p_l^k(x) F[l][b+x] + (q-k) E[k] + r E[k]^2 / 2 - g E[k]
+           + h[q-k + Poisson(r E[k])]
+    K[l][b][q] = argmin_{0 <= k <= min(q,B-b)} J(k)
+
+One step of improvement over the best policy that never preempts. Without r, newcomers that catch up in tiny batches
+would eat the capacity near saturation. W, F, D, G, p: see survival.py. (Our definition.)
+"""
+
+from functools import cache
+
+import numpy as np
+
+__all__ = ["MOST_LOAD", "Plan"]
+
+MOST_LOAD = 0.95  # higher arrival rates count as this one: the queue's mean would not exist
+_ITERATIONS = 50
+
+
+class Plan:
+    """Decisions for given SurvivalTables and arrival rate (samples per cycle).
+
+    ``h`` [Q + 1], ``g``: see the module; Q = ``most_waiting`` (default 4 B), longer queues count as Q.
+    """
+
+    def __init__(self, tables, rate=0.0, most_waiting=None):
+        if rate < 0:
+            raise ValueError(f"plan: arrival rate {rate} is negative")
+        self.tables, self.Q = tables, most_waiting or 4 * tables.B
+        W, n = tables.remaining[0], np.arange(1, tables.B + 1)
+        fastest = (W[1:] / n).min()  # cycles per sample of the most efficient batch
+        self.rate = min(rate, MOST_LOAD / fastest) if fastest > 0 else 0.0
+        self._solve(W, tables.sojourn[0])
+        self.merge_size = cache(self._merge_size)
+
+    def start_size(self, q):
+        """With an idle array and q waiting: how many to start together (ties: the most)."""
+        return int(self._start[min(q, self.Q)])
+
+    def merge_costs(self, l, b, q):
+        """J(k) for k = 0..min(q, B - b)."""
+        t, q = self.tables, min(q, self.Q)
+        k = np.arange(min(q, t.B - b) + 1)
+        alive = t.alive[l][k, : t.B - b + 1]
+        end = t.catch_up[l, k] + alive @ t.remaining[l, b:]
+        present = b * t.catch_up[l, k] + t.gathered[l, k] + alive @ t.sojourn[l, b:] + (q - k) * end
+        later = [self._after(q - n, e) @ self.h for n, e in zip(k, end, strict=True)]
+        return present + self.rate * end**2 / 2 - self.g * end + later
+
+    def _merge_size(self, l, b, q):
+        """K[l][b][q]: how many of q waiting samples should catch up with a group of b at l (ties: the fewest)."""
+        return int(np.argmin(np.round(self.merge_costs(l, b, q), 6)))
+
+    def _after(self, left, time):
+        """Distribution [Q + 1] of the queue when ``left`` samples remain and arrivals joined for ``time`` cycles."""
+        mean, found = self.rate * time, np.zeros(self.Q + 1)
+        arrivals = np.arange(self.Q - left)
+        if len(arrivals):
+            steps = mean / np.maximum(arrivals, 1)
+            steps[0] = np.exp(-mean)
+            found[left : self.Q] = np.cumprod(steps)
+        found[self.Q] = max(0.0, 1 - found.sum())
+        return found
+
+    def _solve(self, W, F):
+        """Policy iteration; sets h, g and the best start for every queue."""
+        r, Q, B = self.rate, self.Q, self.tables.B
+        choices = [(n, m) for n in range(1, Q + 1) for m in range(min(n, B), 0, -1)]
+        cost = {(n, m): F[m] + (n - m) * W[m] + r * W[m] ** 2 / 2 for n, m in choices}
+        after = {(left, m): self._after(left, W[m]) for left in range(Q) for m in range(1, B + 1)}
+        start = np.minimum(np.arange(Q + 1), B)
+        for _ in range(_ITERATIONS):
+            # Unknowns h[1..Q], and g in the place of h[0] = 0.
+            matrix, right = np.eye(Q + 1), np.zeros(Q + 1)
+            if r:
+                matrix[0] = [1 / r, -1, *[0] * (Q - 1)]  # h[0] = -g / r + h[1]
+            for n in range(1, Q + 1):
+                m = start[n]
+                matrix[n, 1:] -= after[n - m, m][1:]
+                matrix[n, 0], right[n] = W[m] if r else 0.0, cost[n, m]
+            solution = np.linalg.solve(matrix, right)
+            self.g, self.h = float(solution[0]) if r else 0.0, np.concatenate([[0.0], solution[1:]])
+            better = np.zeros(Q + 1, int)
+            for n in range(1, Q + 1):
+                values = {m: cost[n, m] - self.g * W[m] + after[n - m, m] @ self.h for m in range(min(n, B), 0, -1)}
+                best = min(values, key=values.get)
+                kept = values[start[n]] <= values[best] + 1e-9 * abs(values[best])
+                better[n] = start[n] if kept else best
+            if (better == start).all():
+                break
+            start = better
+        self._start = start
