@@ -125,17 +125,19 @@ def arrivals(shape, rate, count=None, seed=1, **options):
     return rescale(read_times(shape), rate, count)
 
 
-def make_trace(name, times, images, labels=None, *, slo=None, seed=1, skip=0, lead_in=LEAD_IN, options=None):
+def make_trace(
+    name, times, images, labels=None, *, slo=None, seed=1, skip=0, shuffle=True, lead_in=LEAD_IN, options=None
+):
     """A Trace: request n arrives at ``lead_in + times[n]`` with an image of its own, if there are enough.
 
     images : int8 [n, h, w, c]; they are taken in an order that ``seed`` gives, from the ``skip``-th on, so that traces
-        with the same seed and different ``skip`` bring different images
+        with the same seed and different ``skip`` bring different images; without ``shuffle`` as they come
     labels : true class per image, or None
     slo : cycles from arrival to decision that every request is promised, or None
     """
     if not len(images):
         raise TrafficError("there are no images")
-    order = np.random.default_rng(seed).permutation(len(images))
+    order = np.random.default_rng(seed).permutation(len(images)) if shuffle else np.arange(len(images))
     chosen = [int(order[(skip + n) % len(images)]) for n in range(len(times))]
     requests = [
         Request(n, lead_in + int(t), images[i], slo) for n, (t, i) in enumerate(zip(times, chosen, strict=True))

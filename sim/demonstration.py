@@ -1,0 +1,121 @@
+"""What ``fluidnpu sim`` and ``fluidnpu run`` do: a study with everything shown that goes on."""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from .replay import ENGINE_PORT
+from .session import serve_trace
+from .study import InputError, limits_of, load_of, load_setup, make_traces, read_images, run_study
+from .tables import answers_table
+from .traffic import make_trace
+
+__all__ = ["demonstrate", "run_images"]
+
+
+def demonstrate(
+    config, network, images, *, arrivals, count, share, gap, burst, slo, thresholds, policies, seed, memory, rigid,
+    unstacked, waves, folder, jobs, console,
+):  # fmt: skip
+    """Serve the same traces under every policy; returns the RunRecords, trace by trace.
+
+    network, images : paths; share : of the capacity, gap : cycles between requests (instead of share); slo : multiples
+    of one sample's latency, 0 for none; waves : (first, last) cycle or None. The other parameters: study.
+    """
+    with _telling(console) as tell:
+        setup = load_setup(
+            config, network, thresholds, memory=memory, rigid=rigid, unstacked=unstacked, trace=waves is not None,
+            status=tell,
+        )  # fmt: skip
+        x, y = read_images(images, setup.network.input.shape)
+        load = load_of(setup, x)
+        rate = share / load.served if gap is None else 1 / gap
+        promise = round(slo * load.alone) if slo else None
+        options = {"capacity_share": rate * load.served, "alone": load.alone}
+        traces = make_traces(
+            arrivals, rate, x, y, count=count, slo=promise, seed=seed, burst=burst, options=options
+        )  # fmt: skip
+    console.print(
+        f"One sample alone takes {load.alone:,.0f} cycles through all layers of {setup.network.name} on {config.name}. "
+        f"With exits, batches of {load.batch} need {load.served:,.0f} cycles per sample. "
+        f"A request every {1 / rate:,.0f} cycles is {100 * rate * load.served:.0f}% of that"
+        + (f"; promised latency {promise:,} cycles." if promise else "."),
+    )
+    if waves:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+
+    def waves_of(policy, traffic):
+        return Path(folder) / f"waves-{policy}-{Path(traffic).stem}.vcd", *waves
+
+    with _Bars(console, traces, policies) as bars:
+        records = run_study(
+            setup, traces, policies, jobs=jobs, progress=bars.show, waves=waves_of if waves else None
+        )  # fmt: skip
+    answers = sum(len(r.results) for r in records)
+    actions = sum(int((r.events["source"] == ENGINE_PORT).sum()) for r in records)
+    console.print(
+        f"All {answers} answers equal the integer reference bit for bit, "
+        f"all {actions:,} actions of the engine are those of its model."
+    )
+    return records
+
+
+def run_images(config, network, images, first, count, *, thresholds, memory, waves, console):
+    """Send images through the whole network one by one and print what every exit says; returns the RunRecord."""
+    with _telling(console) as tell:
+        setup = load_setup(config, network, (2.0,), memory=memory, trace=waves is not None, status=tell)
+        limits = limits_of(thresholds, len(setup.network.exits))
+        x, y = read_images(images, setup.network.input.shape)
+        if first + count > len(x):
+            raise InputError(f"images {images}: {len(x)} images, number {first + count - 1} is not among them")
+        chosen = slice(first, first + count)
+        trace = make_trace("one by one", [0] * count, x[chosen], None if y is None else y[chosen], shuffle=False)
+        tell("running")
+        path = Path("waves.vcd") if waves else None
+        record = serve_trace(setup, trace, "serial", waves=(path, *waves) if waves else None)
+    console.print(answers_table(record, limits, {n: f"{first + n}" for n in range(count)}))
+    console.print("Every class, S and logit equals the integer reference bit for bit.")
+    if path:
+        console.print(f"Waves: {path}")
+    return record
+
+
+@contextmanager
+def _telling(console):
+    """A function that shows a line of text: with a spinner, or where nobody watches a line each."""
+    if not console.is_terminal:
+        yield lambda text: console.print(text, soft_wrap=True)
+        return
+    with console.status("starting") as status:
+        yield status.update
+
+
+class _Bars:
+    """A progress bar per run."""
+
+    def __init__(self, console, traces, policies):
+        self.progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+        )
+        width = max(len(t.name) for t in traces)
+        self.tasks = {
+            (policy, trace.name): self.progress.add_task(
+                f"{trace.name:{width}}  {policy}", total=len(trace.requests), start=False
+            )
+            for trace in traces
+            for policy in policies
+        }
+
+    def __enter__(self):
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_):
+        self.progress.stop()
+
+    def show(self, policy, traffic, count):
+        task = self.tasks[policy, traffic]
+        if count and not self.progress.tasks[task].started:
+            self.progress.start_task(task)
+        self.progress.update(task, completed=count)
