@@ -54,13 +54,13 @@ def test_serial_by_hand():
     assert all(len(tags) == 1 for _, _, tags in device.tiles)
 
 
-@pytest.mark.parametrize("load", [0.5, 0.8])
+@pytest.mark.parametrize("load", [0.5, 0.7])
 def test_serial_is_an_m_d_1_queue(load):
     """Mean wait rho D / (2 (1 - rho))."""
     time = 300
     waits = []
-    for seed in range(3):
-        results, _, _ = run(poisson(seed, 2500, time / load), "serial")
+    for seed in range(2):
+        results, _, _ = run(poisson(seed, 1000, time / load), "serial")
         waits += [r.latency - time for r in results]
     assert statistics.mean(waits) == pytest.approx(load * time / (2 * (1 - load)), rel=0.15)
 
@@ -118,10 +118,10 @@ def test_fluid_is_serial_where_batching_does_not_pay():
 
 def test_fluid_against_the_others_on_a_wide_array_with_exits():
     """Better at low and medium load; where the queue fills every batch anyway, as good as adaptive."""
-    for gap, margin in ((1500, 0.995), (800, 1.0), (500, 1.005), (300, 1.03)):
+    for gap, margin in ((1500, 0.995), (700, 1.0), (300, 1.03)):
         kept = dict.fromkeys(POLICIES, 0.0)
-        for seed in range(3):
-            requests = poisson(seed, 400, gap, exits=(0.5, 0.2, 0.3))
+        for seed in range(2):
+            requests = poisson(seed, 250, gap, exits=(0.5, 0.2, 0.3))
             for name in POLICIES:
                 kept[name] += mean_latency(run(requests, name, (3, 3, 4), constant)[0])
         assert kept["fluid"] < margin * kept["adaptive"], gap
