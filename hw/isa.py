@@ -30,6 +30,7 @@ __all__ = [
     "RECIPROCAL_SHIFT",
     "REGISTERS",
     "REGISTER_ADDR_WIDTH",
+    "REGISTER_FIELDS",
     "VARIANTS",
     "ArrayEvent",
     "Client",
@@ -331,6 +332,29 @@ REGISTERS = (
     Register("SLOT_TAG", 0x40C, "r", "tag", 16, 16),
 )  # fmt: skip
 REGISTER_ADDR_WIDTH = 12
+
+
+# Bits of the registers that are no plain number; REGISTERS says the same in words.
+REGISTER_FIELDS = {
+    "CONFIG_ARRAY": (Field("pes", 0, 0, 16), Field("lanes", 0, 16, 8), Field("max_stack", 0, 24, 8)),
+    "CONFIG_TILE": (Field("rows", 0, 0, 16), Field("max_lines", 0, 16, 8), Field("slots", 0, 24, 8)),
+    "CONFIG_BUS": (
+        Field("bus_bytes", 0, 0, 8),
+        Field("post_lanes", 0, 8, 8),
+        Field("programs", 0, 16, 8),
+        Field("exits", 0, 24, 8),
+    ),
+    "CONFIG_BANK": (Field("bank_bytes", 0, 0, 32),),
+    "CONFIG_STAGE": (Field("stage_bytes", 0, 0, 32),),
+    "CONFIG_QUEUE": (Field("command_entries", 0, 0, 16), Field("completion_entries", 0, 16, 16)),
+    "CONTROL": (Field("rigid", 0, 0, 1), Field("unstacked", 0, 1, 1), Field("interrupt_enable", 0, 2, 1)),
+    "STATUS": (
+        Field("busy", 0, 0, 1),
+        Field("resetting", 0, 1, 1),
+        Field("interrupt", 0, 2, 1),
+        Field("overflow", 0, 3, 1),
+    ),
+}
 
 
 def register_address(name, index=0):

@@ -140,7 +140,7 @@ A slot that reaches an operation which breaks one of these fails with code DESCR
   1024 words.
 - residual is 0; clamp_min <= clamp_max; padded_average only with POOL, average, kh * kw <= {reciprocal} and kr = 1.
 - in_offset, out_offset and weights are multiples of the bus width.
-- lines = out_h * nseg; the segments cover a row, none of them is empty, and seg_w <= rows.
+- lines = out_h * nseg; the segments cover a row, none of them is empty, and seg_w <= rows (nseg = 1: seg_w = out_w).
 - Rows of the input and of the output do not overlap; out_channels fit the output pixel (POOL: the input pixel too).
 - producer is NO_PRODUCER or an earlier index, then with producer_nseg > 0.
 - A stripe line holds the input row (nseg = 1) or the window of a segment, and stripe_line_beats holds stripe_pixels.

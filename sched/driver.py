@@ -4,8 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from fluidnpu.hw import isa
-from fluidnpu.hw.command.registers import REGISTER_FIELDS
-from fluidnpu.hw.isa import Code, Opcode, Status, register_address
+from fluidnpu.hw.isa import REGISTER_FIELDS, Code, Opcode, Status, register_address
 
 from .device import BusError
 

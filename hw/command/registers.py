@@ -5,35 +5,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, Signature
 from amaranth.utils import ceil_log2
 from fluidnpu.hw import isa
-from fluidnpu.hw.isa import Field
+from fluidnpu.hw.isa import REGISTER_FIELDS
 
 from .axi_lite_port import ReadAccess, WriteAccess
 from .layouts import command_layout, completion_layout
 
-__all__ = ["REGISTER_FIELDS", "Registers", "SlotView", "constant_registers", "register_instances"]
-
-# Bits of the registers that are no plain number; isa.REGISTERS says the same in words.
-REGISTER_FIELDS = {
-    "CONFIG_ARRAY": (Field("pes", 0, 0, 16), Field("lanes", 0, 16, 8), Field("max_stack", 0, 24, 8)),
-    "CONFIG_TILE": (Field("rows", 0, 0, 16), Field("max_lines", 0, 16, 8), Field("slots", 0, 24, 8)),
-    "CONFIG_BUS": (
-        Field("bus_bytes", 0, 0, 8),
-        Field("post_lanes", 0, 8, 8),
-        Field("programs", 0, 16, 8),
-        Field("exits", 0, 24, 8),
-    ),
-    "CONFIG_BANK": (Field("bank_bytes", 0, 0, 32),),
-    "CONFIG_STAGE": (Field("stage_bytes", 0, 0, 32),),
-    "CONFIG_QUEUE": (Field("command_entries", 0, 0, 16), Field("completion_entries", 0, 16, 16)),
-    "CONTROL": (Field("rigid", 0, 0, 1), Field("unstacked", 0, 1, 1), Field("interrupt_enable", 0, 2, 1)),
-    "STATUS": (
-        Field("busy", 0, 0, 1),
-        Field("resetting", 0, 1, 1),
-        Field("interrupt", 0, 2, 1),
-        Field("overflow", 0, 3, 1),
-    ),
-}
-
+__all__ = ["Registers", "SlotView", "constant_registers", "register_instances"]
 
 _REGISTERS = {r.name: r for r in isa.REGISTERS}
 _SLOT_WORDS = ("SLOT_STATE", "SLOT_ISSUED", "SLOT_DONE", "SLOT_TAG")

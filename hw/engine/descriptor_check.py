@@ -150,6 +150,7 @@ class DescriptorCheck(wiring.Component):
             | d.in_offset[:bus].any()
             | d.out_offset[:bus].any()
             | (d.seg_w > c.rows)
+            | ((d.nseg == 1) & (d.seg_w != d.out_w))
             | d.in_pixel_beats[pixel_bits:].any()
             | (~reads_image & ((d.producer >= self.index) | (d.producer_nseg == 0)))
             | (d.out_channels > (d.out_pixel_beats << bus))

@@ -9,9 +9,9 @@ from heapq import heappop, heappush
 
 import numpy as np
 from fluidnpu.hw import isa
-from fluidnpu.hw.command.registers import REGISTER_FIELDS, constant_registers
+from fluidnpu.hw.command.registers import constant_registers
 from fluidnpu.hw.config import get_config
-from fluidnpu.hw.isa import Code, Opcode, Status
+from fluidnpu.hw.isa import REGISTER_FIELDS, Code, Opcode, Status
 from fluidnpu.nn.program import FoldedInput, OpInfo, Program, ProgramExit, TensorPlace
 from fluidnpu.sched.device import BusError, Device
 from fluidnpu.sim.engine_layers import from_descriptor

@@ -6,8 +6,9 @@ import pytest
 from amaranth.sim import Simulator
 from fluidnpu.hw import isa
 from fluidnpu.hw.axi import OKAY, SLVERR
-from fluidnpu.hw.command.registers import REGISTER_FIELDS, Registers, constant_registers
+from fluidnpu.hw.command.registers import Registers, constant_registers
 from fluidnpu.hw.config import NpuConfig
+from fluidnpu.hw.isa import REGISTER_FIELDS
 from fluidnpu.hw.isa import register_address as reg
 
 from .host import NARROW, TINY, simulate
