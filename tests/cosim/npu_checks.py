@@ -16,15 +16,15 @@ LATCH_DELAY = 1  # cycles from the handshake of COUNTER_LATCH to the cycle that 
 
 @dataclass(eq=False)
 class Course:
-    """What one sample did: fragments of started tiles (op, variant, fragment), decisions (op, exit, class, S), jumps
-    (from, to), and its release."""
+    """What one sample did: fragments of started tiles (op, fragment), those after its cancellation apart: nobody waits
+    for lines of a slot that ends, so they hold anything. Decisions (op, exit, class, S), and its release."""
 
     tag: int
     program: int
     slot: int
     fragments: list = field(default_factory=list)
+    late: list = field(default_factory=list)
     decisions: list = field(default_factory=list)
-    jumps: list = field(default_factory=list)
     left: bool = False  # a LEAVE reached it
     cancelled: bool = False
     released: bool = False
@@ -51,7 +51,6 @@ def tell(config, programs, outcome, *, rigid=False, unstacked=False):
     holder = [None] * config.slots
     dealt, queue, index_mask = iter(played.tiles), iter(commands), (1 << isa.PC_INDEX_BITS) - 1
     announced = None
-    positions = {}
     for event in events[events["source"] == ENGINE_PORT]:
         kind, slot = int(event["kind"]), int(event["slot"])
         pc, data = int(event["pc"]) & index_mask, int(event["data"])
@@ -62,7 +61,6 @@ def tell(config, programs, outcome, *, rigid=False, unstacked=False):
                 tag = fields["tag"]
                 assert tag not in story.courses, f"tag {tag} was admitted twice"
                 holder[slot] = story.courses[tag] = Course(tag, fields["pc"] >> isa.PC_INDEX_BITS, slot)
-                positions[tag] = fields["pc"] & index_mask
             if opcode in (Opcode.LEAVE, Opcode.CANCEL):
                 for s, course in enumerate(holder):
                     if course is not None and fields["slot_mask"] >> s & 1:
@@ -75,10 +73,9 @@ def tell(config, programs, outcome, *, rigid=False, unstacked=False):
             story.tiles.append(announced)
             story.starts.append(int(event["cycle"]))
             for fragment in announced.fragments:
-                holder[fragment.slot].fragments.append((announced.pc & index_mask, announced.variant, fragment))
+                course = holder[fragment.slot]
+                (course.late if course.cancelled else course.fragments).append((announced.pc & index_mask, fragment))
             announced = None
-        elif kind == EngineEvent.JUMP:
-            holder[slot].jumps.append(pc)
         elif kind == EngineEvent.EXIT_RESULT:
             holder[slot].decisions.append((pc, data >> 20, data & 0xFFFF, int(event["data2"])))
         elif kind == EngineEvent.RELEASE:
@@ -122,16 +119,16 @@ class _Places:
                 return place, low
         raise AssertionError(f"operation {op} writes to offset {offset}, where no tensor is")
 
-    def write(self, arena, op, first, lines, tensors):
-        """Put lines of the reference's output into an image of the arena."""
+    def write(self, arena, op, fragment, source):
+        """Put a fragment's lines of the tensor ``source(TensorPlace)`` [h, w, c] into an image of the arena."""
         d, (place, low) = self.ops[op], self.tensor(op)
-        values, channels = tensors[place.name], slice(low, low + d["out_channels"])
+        values, channels = source(place), slice(low, low + d["out_channels"])
         bus = self.program.bus_bytes
-        for line in range(first, first + lines):
+        for line in range(fragment.first, fragment.first + fragment.lines):
             row, segment = divmod(line, d["nseg"])
             for x in range(segment * d["seg_w"], min((segment + 1) * d["seg_w"], d["out_w"])):
                 at = d["out_offset"] + (row * d["out_line_beats"] + x * d["out_pixel_beats"]) * bus
-                arena[at : at + d["out_channels"]] = values[row, x, channels].view(np.uint8)
+                arena[at : at + d["out_channels"]] = values[row, x, channels]
 
     def written_bytes(self, op, fragment):
         """Bytes that a fragment writes."""
@@ -157,9 +154,13 @@ class _Places:
 def _check_memory(places, config, admission, course, tensors, where):
     """The arena holds exactly the lines of the tiles that started, and what was there before."""
     expected = admission.before.copy()
-    for op, _, fragment in course.fragments:
-        places.write(expected, op, fragment.first, fragment.lines, tensors)
+    for op, fragment in course.fragments:
+        places.write(expected, op, fragment, lambda place: tensors[place.name].view(np.uint8))
     assert admission.after is not None, f"{where}: no completion"
+    unknown = np.zeros(expected.size, bool)
+    for op, fragment in course.late:
+        places.write(unknown, op, fragment, lambda place: np.ones((place.height, place.width, place.channels), bool))
+    expected[unknown] = admission.after[unknown]
     wrong = np.flatnonzero(expected != admission.after)
     if not wrong.size:
         return
@@ -203,7 +204,7 @@ def _check_path(compiled, scenario, admission, course, where):
     taken, last = admission.completion["exit"], len(compiled.network.exits) - 1
     ops, end = compiled.program.ops, last if scenario.rigid else taken
     done = {}
-    for op, _, fragment in course.fragments:
+    for op, fragment in course.fragments:
         assert fragment.first == done.get(op, 0), f"{where}: operation {op} at line {fragment.first} after {done}"
         done[op] = fragment.first + fragment.lines
     decided = [e for _, e, _, _ in course.decisions]
@@ -273,7 +274,9 @@ def _check_counters(config, tables, outcome, story):
     for name, needed in (("weight_beats", weights), ("stripe_beats", stripes)):
         assert counters[name] >= needed, f"{name} is {counters[name]}, the tiles need {needed}"
         assert story.revocations or counters[name] == needed, f"{name} is {counters[name]}, the tiles need {needed}"
-    written = sum(tables[c.program].written_bytes(op, f) for c in story.courses.values() for op, _, f in c.fragments)
+    written = sum(
+        tables[c.program].written_bytes(op, f) for c in story.courses.values() for op, f in c.fragments + c.late
+    )
     assert memory.written_bytes == written, f"{memory.written_bytes} bytes written, the lines hold {written}"
 
 

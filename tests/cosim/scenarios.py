@@ -9,8 +9,8 @@ __all__ = ["WILD", "load", "random_memory", "random_scenario", "samples_of", "sc
 
 # What the random host does: how often it admits, says who runs, lets samples leave, ...
 WILD = {
-    "admit": 6, "batch": 3, "commit": 1, "leave": 0.5, "cancel": 0.7, "fence": 0.3, "limit": 0.5, "wrong": 0.3,
-    "nap": 8, "pop": 2,
+    "admit": 8, "batch": 3, "commit": 1, "leave": 0.5, "cancel": 0.7, "fence": 0.3, "limit": 0.5, "wrong": 0.3,
+    "nap": 6, "pop": 2,
 }  # fmt: skip
 
 
@@ -70,6 +70,7 @@ def random_scenario(config, programs, seed, count, *, exits=None, **options):
     """Random samples, arrivals, commands and memory."""
     rng = np.random.default_rng(seed)
     samples = samples_of(programs, count, rng, exits)
-    limits = [c.limits_between(rng) for c in programs]
-    options = {"memory": random_memory(rng), "weights": WILD} | options
+    limits = [c.limits_between(rng) if rng.random() < 0.6 else None for c in programs]
+    nap = int(rng.choice([30, 100, 300, 600]))
+    options = {"memory": random_memory(rng), "weights": WILD, "nap": nap} | options
     return scenario(config, programs, seed, samples=samples, limits=limits, **options)
