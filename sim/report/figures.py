@@ -7,7 +7,7 @@ import numpy as np
 from fluidnpu.hw.isa import CAUSES
 from fluidnpu.sim.metrics import CAUSE_MEANING
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from .style import CAUSE_COLOURS, INK, LINE_COLOURS, PAPER, SOFT, VERMILLION, shades
 from .words import tick_text
@@ -47,8 +47,9 @@ def latency_figure(records, labels):
                 x = np.concatenate([latency[:1], latency])
                 (line,) = axis.step(x, share, where="post", color=colour, linestyle=dash, linewidth=1.6)
                 lines.setdefault(label.series, line)
-        if len(some) and some.min() > 0 and some.max() > 20 * some.min():
+        if len(some) and some.min() > 0 and some.max() > 100 * some.min():
             axis.set_xscale("log")
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.xaxis.set_minor_formatter(NullFormatter())
         elif len(some):
             axis.set_xlim(left=0)
@@ -109,10 +110,10 @@ def _bars(labels, shares, parts, columns):
         for i in indices:
             y[i], at = at, at + 1
         at += 0.25
-    legend = 0.24 * -(-len(parts) // columns) + 0.2
-    height = BAR * at + 0.45 + legend
+    legend = 0.2 * -(-len(parts) // columns) + 0.12
+    height = BAR * at + 0.4 + legend
     figure = Figure(figsize=(WIDTH, height))
-    box = (LEFT / WIDTH, (legend + 0.4) / height, (WIDTH - LEFT - 0.3) / WIDTH, BAR * at / height)
+    box = (LEFT / WIDTH, (legend + 0.35) / height, (WIDTH - LEFT - 0.3) / WIDTH, BAR * at / height)
     axis = figure.add_axes(box)
     before = np.zeros(len(labels))
     for n, (name, colour) in enumerate(parts):
@@ -132,7 +133,9 @@ def _bars(labels, shares, parts, columns):
     axis.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)
-    figure.legend(loc="lower center", ncols=columns, fontsize=8.5, handlelength=1.2, columnspacing=1.4)
+    figure.legend(
+        loc="lower center", borderaxespad=0.1, ncols=columns, fontsize=8.5, handlelength=1.2, columnspacing=1.4
+    )
     return figure
 
 

@@ -9,6 +9,7 @@ from .words import cycles_text, names_text, request_text
 __all__ = ["Moment", "find_moment"]
 
 MOST_TILES = 160  # in one picture, so that a tile is some pixels wide
+LEAST_TILES = 50
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,12 @@ def _clipped(story, begin, end):
 def _around_wait(story, wait):
     margin = 0.3 * (wait.end - wait.begin)
     begin, end = _clipped(story, wait.begin - margin, wait.end + 1.5 * margin)
+    first = bisect_left(story.tiles, begin, key=lambda t: t.end)
+    last = bisect_right(story.tiles, end, key=lambda t: t.first) - 1
+    missing = max(0, LEAST_TILES - (last - first + 1))
+    if missing and last >= first:  # a short wait: show what was before and what became of it
+        begin = min(begin, story.tiles[max(0, first - missing // 3)].first)
+        end = max(end, story.tiles[min(last + missing - missing // 3, len(story.tiles) - 1)].end)
     return Moment(begin, end, _wait_text(story, wait)), wait
 
 

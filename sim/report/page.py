@@ -5,7 +5,6 @@ import json
 from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
 
 from .figures import promised
 from .words import count_text, names_text, percent_text
@@ -29,30 +28,11 @@ COLUMNS = (
     ("merging", "runs of a layer per layer visited; 1.00: all go together", "merging", "{:.2f}".format, None),
 )
 
-TERMS = (
-    ("slot", "A live sample's entry in the NPU: where it stands, its priority, its memory. Samples enter and leave slots "
-             "at any time; a batch is whoever stands at the same layer."),
-    ("line, tile", "A line is one image row of a layer's output. A tile holds lines of any samples and is what the array "
-                   "executes at a time; once started it always finishes."),
-    ("exit", "A head on the way that classifies early. A sample leaves there if the head is confident enough, and leaves "
-             "no gap: the tiles that follow are packed without it."),
-    ("preempted", "A sample that is under way has to wait because a newcomer or a sample of higher priority goes first. "
-                  "Nothing is moved: its place (layer, line) is all that is kept."),
-    ("merge", "Samples that were apart stand at the same layer again and share tiles from there on. Equal priority lets "
-              "the one behind go first, so merging happens by itself."),
-    ("stack mode kr×kd", "The array regroups its PEs per tile: kr stacks take rows of different lines in the same cycle, "
-                         "kd PEs share one long dot product. 1×1 is the plain array."),
-    ("SLO missed", "Requests that were not decided by their deadline, dropped ones included. Latency counts from the "
-                   "arrival at the host to the decision, the queue included."),
-    ("cycles by cause", "Every cycle has exactly one cause, the first that applies: array busy, pooling, waiting for "
-                        "weights, for activations, for the layer before, for the output, control, idle."),
-)  # fmt: skip
 
-
-def tables(records, labels, metrics, stories):
+def tables(labels, metrics, stories):
     """[(scenario, [row, ...]), ...]; a row is a dict: series, answered, preempted, cells = [(text, best), ...]."""
     found = {}
-    for record, label, m, story in zip(records, labels, metrics, stories, strict=True):
+    for label, m, story in zip(labels, metrics, stories, strict=True):
         row = {
             "series": label.series,
             "answered": f"{m['answered']}" if not m["dropped"] else f"{m['answered']} of {m['requests']}",
@@ -78,7 +58,7 @@ def _best(rows, row, key, small):
 
 
 def headlines(records, labels, metrics):
-    """One sentence per scenario with several records: fluid batching (or the fastest) against the best of the others."""
+    """[(scenario, text), ...] where there is a choice: fluid (or the fastest policy) against the best of the others."""
     sentences = []
     for scenario in dict.fromkeys(label.scenario for label in labels):
         mine = [(lab, r, m) for lab, r, m in zip(labels, records, metrics, strict=True) if lab.scenario == scenario]
@@ -146,15 +126,24 @@ def render_page(records, labels, metrics, stories, pictures, timelines):
         facts=_facts(records),
         headlines=headlines(records, labels, metrics),
         columns=COLUMNS,
-        tables=tables(records, labels, metrics, stories),
-        pictures={name: Markup(svg) for name, svg in pictures.items()},
+        tables=tables(labels, metrics, stories),
+        pictures=pictures,
         timelines=_embedded(labels, stories, timelines),
-        terms=TERMS,
         commands=commands(records),
         common=common,
         own=[(label.text, options) for label, options in zip(labels, own, strict=True) if options],
         several=len(records) > 1,
+        same_requests=_same_requests(records, labels),
     )
+
+
+def _same_requests(records, labels):
+    """Whether the records of every scenario served requests of the same names, cycles of arrival and deadlines."""
+    served = {}
+    for record, label in zip(records, labels, strict=True):
+        requests = frozenset((r.id, r.arrival, r.deadline) for r in record.results)
+        served.setdefault(label.scenario, set()).add(requests)
+    return len(records) > len(served) and all(len(sets) == 1 for sets in served.values())
 
 
 def _title(records):
@@ -189,7 +178,7 @@ def _embedded(labels, stories, timelines):
         used += len(svg)
         inside = used <= MOST_EMBEDDED or not entries
         entries.append({
-            "label": labels[i].text, "file": name, "svg": Markup(svg) if inside else None, "open": i == best,
+            "label": labels[i].text, "file": name, "svg": svg if inside else None, "open": i == best,
             "preempted": len(stories[i].waits), "merged": sum(w.merged for w in stories[i].waits),
         })  # fmt: skip
     return entries

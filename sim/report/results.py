@@ -5,7 +5,6 @@ import math
 from dataclasses import asdict
 
 import numpy as np
-
 from fluidnpu.sim.metrics import measure
 
 __all__ = ["REQUEST_COLUMNS", "metrics_of", "write_results"]

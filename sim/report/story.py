@@ -357,6 +357,8 @@ class _Reader:
                 continue
             if not stay.runnable:
                 reason = "paused"
+            elif tile.leader.priority < stay.priority:
+                continue  # it would lead: it has no line to deal
             elif tile.leader.priority > stay.priority:
                 reason = "priority"
             elif frozenset((id(stay), id(tile.leader))) not in self.together:

@@ -7,6 +7,7 @@ import re
 
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
+from matplotlib.path import Path
 
 __all__ = ["CAUSE_COLOURS", "INK", "LINE_COLOURS", "MARKS", "PAPER", "RC", "layer_colours", "shades", "themed"]
 
@@ -30,9 +31,12 @@ CAUSE_COLOURS = {
 }
 LINE_COLOURS = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, SOFT)
 
+# A triangle that begins where it points from, so that an exit at the same cycle does not hide it.
+_ENTERS = Path([(0, -0.45), (1, 0), (0, 0.45), (0, -0.45)], closed=True)
+
 # kind -> (marker, fill colour, edge colour, size in points, meaning)
 MARKS = {
-    "admission": (">", PAPER, INK, 7.5, "admitted"),
+    "admission": (_ENTERS, PAPER, INK, 17, "admitted"),
     "preemption": ("s", VERMILLION, PAPER, 7.5, "preempted"),
     "merge": ("D", GREEN, PAPER, 7.5, "merge"),
     "passed": ("o", PAPER, INK, 7.5, "exit tried, goes on"),
@@ -82,7 +86,7 @@ def layer_colours(story):
 def themed(svg):
     """An SVG picture for the inside of a page: no prologue, no metadata, the page's text and background colours."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' id="(figure|axes|patch|line2d|matplotlib\.axis|text|xtick|ytick|legend)_\d+"', "", svg)
     svg = re.sub(r"\n\s*", "\n", svg)
     svg = re.sub(r'<svg [^>]*?width="([\d.]+)pt" height="([\d.]+)pt"[^>]*>', _svg_tag, svg, count=1)
@@ -91,7 +95,4 @@ def themed(svg):
 
 def _svg_tag(match):
     width, height = match.groups()
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" '
-        'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">'
-    )
+    return f'<svg viewBox="0 0 {width} {height}" role="img">'

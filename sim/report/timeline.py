@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from .moments import find_moment
 from .style import BLUE, GREEN, INK, MARKS, PAPER, SOFT, VERMILLION, layer_colours
-from .words import count_text, cycles_text, tick_text
+from .words import count_text, tick_text
 
 __all__ = ["Marks", "collect_marks", "draw_timeline", "timeline_title"]
 
@@ -51,12 +51,18 @@ def collect_marks(story, begin=0, end=None):
     return marks
 
 
+def bubbles(story):
+    """Stays that had lines in a tile after their decision: the NPU in rigid mode."""
+    late = {id(v.stay) for v in story.visits if v.stay.decided is not None and v.tiles[-1][0].first > v.stay.decided}
+    return [stay for stay in story.stays if id(stay) in late]
+
+
 def draw_timeline(story, title):
     """Figure of a Story: an overview with the host's queue and the stretch that find_moment chooses."""
     moment = find_moment(story)
     colours = layer_colours(story)
     lanes = story.slots
-    overview, closeup = 0.28 * lanes + 0.3, 0.46 * lanes + 0.55
+    overview, closeup = (0.28 if lanes <= 8 else 0.19) * lanes + 0.3, (0.46 if lanes <= 8 else 0.36) * lanes + 0.55
     heights = [closeup, 0.34] if moment.whole else [overview, 0.75, closeup, 0.34]
     gaps = [0.10] if moment.whole else [0.12, 0.95, 0.10]
     top, bottom = 0.68, 1.6
@@ -69,7 +75,9 @@ def draw_timeline(story, title):
     figure.text(0.01, 1 - 0.12 / total, title, fontsize=13, fontweight="bold", va="top")
     if not moment.whole:
         _overview(axes[0], story, colours, moment)
-        axes[0].set_title(f"The whole run: {count_text(story.cycles, 4)} cycles, {len(story.tiles)} tiles")
+        axes[0].set_title(
+            f"The whole run, {len(story.tiles)} tiles. The stretch between the blue lines is shown below."
+        )
         _queue(axes[1], story)
         axes[1].set_xlabel("cycles")
     close, array = axes[-2:]
@@ -119,9 +127,6 @@ def _overview(axis, story, colours, moment):
     axis.axvspan(moment.begin, moment.end, facecolor=BLUE, alpha=0.10, zorder=0)
     for x in (moment.begin, moment.end):
         axis.axvline(x, color=BLUE, linewidth=0.8)
-    axis.text(
-        (moment.begin + moment.end) / 2, -0.6, "shown below", color=BLUE, fontsize=8, ha="center", va="bottom"
-    ).set_gid("zoomed")
 
 
 def _queue(axis, story):
@@ -150,9 +155,6 @@ def _closeup(axis, story, colours, moment, figure):
         stays = [s for s in story.stays if s.slot == slot and s.end >= begin and s.begin <= end]
         bars = [(s.begin, s.end - s.begin) for s in stays]
         axis.broken_barh(bars, (slot + BAR_TOP, height), facecolor=SOFT, alpha=0.22, gid=f"stays-{slot}")
-        bubbles = [
-            (s.decided, s.end - s.decided) for s in stays if s.decided is not None and s.end - s.decided > 3 * pixel
-        ]
         tiles = [
             (tile, visit.pc)
             for visit in story.visits
@@ -168,9 +170,10 @@ def _closeup(axis, story, colours, moment, figure):
             linewidth=[min(0.6, (tile.end - tile.first) / pixel / 12) for tile, _ in tiles] or 0,
             gid=f"tiles-{slot}",
         )
-        if bubbles:
+        idle = [(s.decided, s.end - s.decided) for s in bubbles(story) if s in stays]
+        if idle:
             axis.broken_barh(
-                bubbles, (slot + BAR_TOP, height), facecolor="none", edgecolor=PAPER, hatch="////", linewidth=0
+                idle, (slot + BAR_TOP, height), facecolor="none", edgecolor=PAPER, hatch="////", linewidth=0
             )
     for wait in story.waits:
         if wait.end >= begin and wait.begin <= end:
@@ -208,12 +211,12 @@ def _names(axis, story, moment, marks, pixel):
     for stay in story.stays:
         first, last = max(stay.begin, moment.begin), min(stay.end, moment.end)
         text = stay.request if stay.result is None else f"request {stay.request}"
-        width = pixel * (5.0 * len(text) + 6)
+        width = pixel * (5.0 * len(text) + 4)
         taken = sorted(c for places in marks.values() for c, slot, _ in places if slot == stay.slot)
         x = first + 7 * pixel
         for cycle in taken:
-            if x - 7 * pixel < cycle < x + width:
-                x = cycle + 8 * pixel
+            if x - 10 * pixel < cycle < x + width:
+                x = cycle + 11 * pixel
         if x + width <= last:
             axis.text(x, stay.slot + MARK_AT, text, fontsize=8, va="center", ha="left")
 
@@ -273,8 +276,12 @@ def _legend(figure, story, colours, total):
     ]  # fmt: skip
     handles.append(Line2D([], [], color=VERMILLION, linestyle=(0, (3, 2)), label="waits, preempted"))
     handles.append(Patch(facecolor=SOFT, alpha=0.25, label="in the slot"))
-    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.52, 0.02 / total), ncols=9, fontsize=8,
-                  handletextpad=0.5, columnspacing=1.5, handlelength=1.5)  # fmt: skip
+    if bubbles(story):
+        handles.append(
+            Patch(facecolor=SOFT, alpha=0.6, edgecolor=PAPER, hatch="////", label="decided, goes on as bubble")
+        )
+    figure.legend(handles=handles, loc="lower center", bbox_to_anchor=(0.52, 0.02 / total), ncols=10, fontsize=8,
+                  handletextpad=0.5, columnspacing=1.2, handlelength=1.5)  # fmt: skip
     figure.text(
         0.98, 0.34 / total, "array: stack mode, row stacking × depth stacking", fontsize=8, ha="right", color=INK
     )
@@ -285,6 +292,6 @@ def timeline_title(story, label):
     record = story.record
     answered = sum(r.ok for r in record.results)
     return (
-        f"{label}: {answered} answers in {cycles_text(story.cycles).removeprefix('cycle ')} cycles "
+        f"{label}: {answered} answers in {count_text(story.cycles)} cycles "
         f"on {story.slots} slots ({record.network} on {record.config})"
     )

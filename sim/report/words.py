@@ -16,33 +16,33 @@ __all__ = [
 ]
 
 
+_SCALES = ((1e9, " G"), (1e6, " M"), (1e3, " k"))
+
+
 def count_text(value, digits=3):
     """Three significant digits with k, M or G: 1234 -> "1.23 k", 41 -> "41"."""
     if value is None or not math.isfinite(value):
         return "–"
-    for scale, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= scale * 0.9995:
-            value, suffix = value / scale, unit
-            break
-    else:
-        if float(value).is_integer():
-            return f"{value:.0f}"
-        suffix = ""
-    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value)))) if value else 0
-    return f"{value:.{decimals}f}{suffix}"
+    value = float(f"{value:.{digits}g}") if abs(value) >= 1000 or value != int(value) else value
+    scale, unit = next(((scale, unit) for scale, unit in _SCALES if abs(value) >= scale), (1, ""))
+    value /= scale
+    if scale == 1 and value == int(value):
+        return f"{value:.0f}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+    return f"{value:.{decimals}f}{unit}"
 
 
 def tick_text(value):
     """For axes, no more digits than needed: 20000 -> "20 k", 0.5 -> "0.5"."""
-    for scale, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+    for scale, unit in _SCALES:
         if abs(value) >= scale:
             return f"{value / scale:.6g}{unit}"
     return f"{value:.6g}"
 
 
 def cycles_text(value):
-    """A cycle or a number of cycles: "cycle 102 k"."""
-    return f"cycle {count_text(value, 4)}"
+    """A place in time, exactly: "cycle 102,304"."""
+    return f"cycle {value:,}"
 
 
 def percent_text(share, digits=1):
