@@ -48,7 +48,7 @@ def summarise(events):
     """TraceSummary of a run's trace events."""
     live, tenure, visits = set(), Counter(), {}
     starts, fragments, dealt, fresh = [], [], None, True
-    group, place = set(), 0  # samples and operation of the last started tile
+    group, place = set(), 0  # (slot, n-th sample) and operation of the last started tile
     preemptions, first, last = 0, None, 0
     engine = events[events["source"] == ENGINE_PORT]
     columns = (engine[name].tolist() for name in ("cycle", "kind", "slot", "pc", "line", "data"))
@@ -66,9 +66,9 @@ def summarise(events):
             case EngineEvent.REVOKE:
                 dealt = None
             case EngineEvent.START:
-                pc, members = dealt[0], {member for member, _ in dealt[1]}
-                new = any((member, tenure[member]) not in visits for member in members)
-                preemptions += new and place > pc and bool((group & live) - members)
+                pc, members = dealt[0], {(member, tenure[member]) for member, _ in dealt[1]}
+                ahead = any(s in live and tenure[s] == n for s, n in group - members)
+                preemptions += ahead and place > pc and any(member not in visits for member in members)
                 group, place = members, pc
                 starts += [None, pc] if fresh else [pc]
                 fresh = False

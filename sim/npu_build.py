@@ -50,5 +50,5 @@ def npu_build(config, *, trace=False, status=None) -> Build:
     """
     verilog = cached_verilog(config, status)
     if status:
-        status(f"{config.name}: compiling the simulator with Verilator (a minute or two, once per change of hw/)")
+        status(f"{config.name}: simulator, compiled with Verilator (a minute or two after a change of hw/)")
     return build(config.name, verilog, data_bytes=config.bus_bytes, trace=trace)

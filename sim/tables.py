@@ -2,9 +2,10 @@
 
 from fluidnpu.hw.isa import CAUSES, EngineEvent
 from fluidnpu.nn.exits import confidence
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from .metrics import CAUSE_MEANING, measure
+from .metrics import measure
 from .replay import ENGINE_PORT
 
 __all__ = ["answers_table", "layers_table", "runs_table"]
@@ -12,9 +13,10 @@ __all__ = ["answers_table", "layers_table", "runs_table"]
 
 def runs_table(records):
     """One column per run, one row per figure; fits 80 characters with six runs."""
-    table = Table(title=f"{records[0].network} on {records[0].config}; latencies in cycles", title_justify="left")
+    title = f"{records[0].network} on {records[0].config}; latencies in cycles"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     figures = [measure(r) for r in records]
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for i, r in enumerate(records):
         first = i == 0 or records[i - 1].traffic != r.traffic
         table.add_column(f"{r.traffic if first else ''}\n{r.policy}", justify="right")
@@ -35,9 +37,9 @@ def runs_table(records):
     row("mean batch", [f"{m.mean_batch:.2f}" for m in figures])
     row("preemptions", [f"{m.preemptions}" for m in figures])
     row("MAC utilisation", [_percent(m.utilisation) for m in figures], end_section=True)
-    row("cycles of the run", [f"{m.cycles:,}" for m in figures])
+    row("cycles", [f"{m.cycles:,}" for m in figures])
     for cause in CAUSES:
-        row(f"  {CAUSE_MEANING[cause]}", [_percent(m.causes[cause]) for m in figures], style="dim")
+        row(f"  {cause}", [_percent(m.causes[cause]) for m in figures], style="dim")
     return table
 
 
@@ -48,11 +50,13 @@ def layers_table(program):
     table = Table(
         title=f"{program.name} for {program.config_name}: mapping kr x kd and estimated cycles by live samples",
         title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
     )
     for name in ("operation", "head", "MACs"):
         table.add_column(name, justify="right" if name == "MACs" else "left")
     for n in shown:
-        table.add_column(f"{n}", justify="right")
+        table.add_column(f"{n}", justify="right", no_wrap=True)
     for op in program.ops:
         head = op.exit if op.op in ("EXIT", "JUMP") else op.head
         cells = [f"{v['kr']}x{v['kd']} {v['cycles']:,}" for v in (op.variants[n - 1] for n in shown if op.variants)]
@@ -68,7 +72,7 @@ def answers_table(record, limits, names=None):
 
     limits : of the exits; the first exit whose S is at most its limit is marked. names : dict id -> name of the image
     """
-    table = Table(title=f"{record.network} on {record.config}; * the exit that the thresholds take")
+    table = Table(title=f"{record.network} on {record.config}; * the exit that the thresholds take", box=SIMPLE_HEAD)
     for name in ("image", "label", "exit", "class", "confidence", "cycles"):
         table.add_column(name, justify="left" if name == "image" else "right")
     events = record.events[record.events["source"] == ENGINE_PORT]
