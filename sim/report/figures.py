@@ -55,7 +55,7 @@ def latency_figure(records, labels):
             axis.set_xlim(left=0)
         for slo in {promised(record) for record, _ in mine} - {None}:
             axis.axvline(slo, color=INK, linewidth=0.9, linestyle=(0, (1, 2)))
-            axis.text(slo, 0.03, " SLO", fontsize=8, ha="left")
+            axis.annotate("SLO", (slo, 0.03), xytext=(4, 0), textcoords="offset points", fontsize=8)
         axis.set_title(f"traffic: {scenario}")
         axis.set_ylim(0, 1.02)
         axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: tick_text(value)))

@@ -78,7 +78,8 @@ def _score(story, moment, wait, most_tiles):
     tiles = max(1, _tiles_between(story, moment.begin, moment.end))
     too_many, too_few = max(0, log2(tiles / most_tiles)), max(0, log2(0.25 * most_tiles / tiles))
     group = next((len(m.stays) for m in story.merges if m.cycle == wait.end and wait.stay in m.stays), 0)
-    return 6 * wait.merged + sum(map(inside, kinds)) + min(group, 4) / 2 - 4 * too_many - too_few
+    share = (wait.end - wait.begin) / max(1, moment.end - moment.begin)
+    return 6 * wait.merged + sum(map(inside, kinds)) + min(group, 4) / 2 + min(2, 8 * share) - 4 * too_many - too_few
 
 
 def _tiles_between(story, begin, end):

@@ -9,8 +9,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from .figures import causes_figure, exits_figure, latency_figure
 from .page import render_page
 from .perfetto import write_trace
+from .reader import read_story
 from .results import metrics_of, write_results
-from .story import read_story
 from .style import RC, themed
 from .timeline import draw_timeline, timeline_title
 from .words import file_name, label_records

@@ -121,8 +121,9 @@ def _overview(axis, story, colours, moment):
         axis.imshow(picture[slot : slot + 1, :PIXELS], extent=extent, aspect="auto", interpolation="nearest")
     _lanes(axis, story, 0, story.cycles)
     marks = collect_marks(story)
-    for kind in ("preemption", "merge"):
-        if len(marks[kind]) <= MOST_OVERVIEW_MARKS:
+    kinds = ("preemption", "merge")
+    if sum(len(marks[kind]) for kind in kinds) <= MOST_OVERVIEW_MARKS:
+        for kind in kinds:
             _mark(axis, kind, marks[kind], scale=0.6)
     axis.axvspan(moment.begin, moment.end, facecolor=BLUE, alpha=0.10, zorder=0)
     for x in (moment.begin, moment.end):
@@ -226,7 +227,7 @@ def _array(axis, story, moment):
     begin, end = moment.begin, moment.end
     tiles = [t for t in story.tiles if t.end >= begin and t.first <= end]
     modes = sorted({(t.kr, t.kd) for t in story.tiles})
-    alpha = {mode: 0.12 + 0.5 * i / max(1, len(modes) - 1) for i, mode in enumerate(modes)}
+    alpha = {mode: 0.18 + 0.5 * i / max(1, len(modes) - 1) for i, mode in enumerate(modes)}
     axis.broken_barh(
         [(t.first, t.end - t.first) for t in tiles],
         (0, 1),

@@ -2,7 +2,7 @@
 
 import pytest
 from fluidnpu.hw.isa import Opcode, Status
-from fluidnpu.sim.report.story import StoryError, read_story
+from fluidnpu.sim.report import StoryError, read_story
 from report_runs import Script, merging_run, world_run
 
 
