@@ -78,4 +78,4 @@ def check_answers(results, tensors, expected, early=(), most=8):
                 )
     if wrong:
         more = f"\n... and {len(wrong) - most} more" if len(wrong) > most else ""
-        raise WrongAnswer(f"{len(wrong)} differences from the reference:\n" + "\n".join(wrong[:most]) + more)
+        raise WrongAnswer(f"{len(wrong)} answers or tensors differ from the reference:\n" + "\n".join(wrong[:most]) + more)

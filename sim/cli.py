@@ -277,7 +277,7 @@ def main(arguments=None):
     from typer.exceptions import TyperException
 
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, prog_name="fluidnpu", standalone_mode=False)
     except TyperException as error:
         code = _complain(error.format_message(), error.exit_code)
     except (OSError, ValueError) as error:

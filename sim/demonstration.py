@@ -7,7 +7,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .replay import ENGINE_PORT
 from .session import serve_trace
-from .study import InputError, limits_of, load_of, load_setup, make_traces, read_images, run_study
+from .study import InputError, limits_of, load_of, load_program, make_setup, make_traces, read_images, run_study
 from .tables import answers_table
 from .traffic import make_trace
 
@@ -23,19 +23,21 @@ def demonstrate(
     network, images : paths; share : of the capacity, gap : cycles between requests (instead of share); slo : multiples
     of one sample's latency, 0 for none; waves : (first, last) cycle or None. The other parameters: study.
     """
+    options = {"thresholds": list(thresholds)}
     with _telling(console) as tell:
-        setup = load_setup(
-            config, network, thresholds, memory=memory, rigid=rigid, unstacked=unstacked, trace=waves is not None,
-            status=tell,
+        net, program = load_program(config, network, thresholds)
+        x, y = read_images(images, net.input.shape)
+        common = {"count": count, "seed": seed, "burst": burst}
+        make_traces(arrivals, 1.0, x, y, **common)  # what is wrong with them is found before the simulator is built
+        setup = make_setup(
+            config, net, program, memory=memory, rigid=rigid, unstacked=unstacked, trace=waves is not None,
+            options=options, status=tell,
         )  # fmt: skip
-        x, y = read_images(images, setup.network.input.shape)
         load = load_of(setup, x)
         rate = share / load.served if gap is None else 1 / gap
         promise = round(slo * load.alone) if slo else None
         options = {"capacity_share": rate * load.served, "alone": load.alone}
-        traces = make_traces(
-            arrivals, rate, x, y, count=count, slo=promise, seed=seed, burst=burst, options=options
-        )  # fmt: skip
+        traces = make_traces(arrivals, rate, x, y, slo=promise, options=options, **common)
     console.print(
         f"One sample alone takes {load.alone:,.0f} cycles through all layers of {setup.network.name} on {config.name}. "
         f"With exits, batches of {load.batch} need {load.served:,.0f} cycles per sample. "
@@ -64,11 +66,12 @@ def demonstrate(
 def run_images(config, network, images, first, count, *, thresholds, memory, waves, console):
     """Send images through the whole network one by one and print what every exit says; returns the RunRecord."""
     with _telling(console) as tell:
-        setup = load_setup(config, network, (2.0,), memory=memory, trace=waves is not None, status=tell)
-        limits = limits_of(thresholds, len(setup.network.exits))
-        x, y = read_images(images, setup.network.input.shape)
+        net, program = load_program(config, network, (2.0,))
+        limits = limits_of(thresholds, len(net.exits))
+        x, y = read_images(images, net.input.shape)
         if first + count > len(x):
             raise InputError(f"images {images}: {len(x)} images, number {first + count - 1} is not among them")
+        setup = make_setup(config, net, program, memory=memory, trace=waves is not None, status=tell)
         chosen = slice(first, first + count)
         trace = make_trace("one by one", [0] * count, x[chosen], None if y is None else y[chosen], shuffle=False)
         tell("running")

@@ -27,7 +27,8 @@ __all__ = [
     "limits_of",
     "load_network",
     "load_of",
-    "load_setup",
+    "load_program",
+    "make_setup",
     "make_traces",
     "read_images",
     "run_study",
@@ -58,9 +59,12 @@ def read_images(path, shape):
     single channel may be left out. Raises InputError that names the file.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
+        content = np.load(path, allow_pickle=False)
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            raise ValueError("a single array")
+        with content:
             arrays = {name: content[name] for name in content.files if name in ("x", "y")}
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+    except (ValueError, zipfile.BadZipFile, EOFError) as error:
         raise InputError(f"images {path}: not an .npz file of arrays ({error})") from None
     except OSError as error:
         raise InputError(f"images {path}: {error.strerror or error}") from None
@@ -100,24 +104,31 @@ def load_network(path):
         raise InputError(f"network {path}: {error.strerror or error}") from None
 
 
-def load_setup(
-    config, network, thresholds=(0.8,), *, memory=IDEAL, rigid=False, unstacked=False, trace=False, status=None
-):
-    """Setup of a network file on a configuration: compiled, simulator built, latencies measured.
+def load_program(config, path, thresholds=(0.8,)):
+    """(Network, Program) of a .tflite file for a configuration, fit for `session.Setup`.
 
-    status : function that is told what takes the time. Raises InputError, CompileError, ToolError, BuildError.
+    Raises InputError, CompileError, UnsupportedNetwork.
     """
-    tell = status or (lambda text: None)
-    tell(f"{config.name}: compiling {Path(network).name}")
-    net = load_network(network)
-    options = CompileOptions(reuse_arena=False, limits=limits_of(thresholds, len(net.exits)))
-    program = compile_network(net, config, options)
+    network = load_network(path)
+    options = CompileOptions(reuse_arena=False, limits=limits_of(thresholds, len(network.exits)))
+    return network, compile_network(network, config, options)
+
+
+def make_setup(
+    config, network, program, *, memory=IDEAL, rigid=False, unstacked=False, trace=False, options=None, status=None
+):
+    """Setup of a compiled network: simulator built, latencies measured or known from an earlier run.
+
+    trace : the simulator can write waves; options : JSON-able, for the records; status : function that is told what
+    takes the time. Raises ToolError, BuildError.
+    """
     build = npu_build(config, trace=trace, status=status)
-    tell(f"{config.name}: measuring the latency of every operation on the RTL")
+    if status:
+        status(f"{config.name}: latency of every operation, measured on the RTL (once)")
     latency = cached_latency(build, config, program, memory, unstacked)
-    said = {"thresholds": list(thresholds), "rigid": rigid, "unstacked": unstacked}
-    said["memory"] = {k: getattr(memory, k) for k in ("read_latency", "beats_per_256", "burst_overhead")}
-    return Setup(config, build, net, program, latency, memory, rigid, unstacked, said)
+    said = {k: getattr(memory, k) for k in ("read_latency", "write_latency", "beats_per_256", "burst_overhead")}
+    said = {"rigid": rigid, "unstacked": unstacked, "memory": said, **(options or {})}
+    return Setup(config, build, network, program, latency, memory, rigid, unstacked, said)
 
 
 def load_of(setup, images, most=256):
