@@ -78,4 +78,5 @@ def check_answers(results, tensors, expected, early=(), most=8):
                 )
     if wrong:
         more = f"\n... and {len(wrong) - most} more" if len(wrong) > most else ""
-        raise WrongAnswer(f"{len(wrong)} answers or tensors differ from the reference:\n" + "\n".join(wrong[:most]) + more)
+        first = "\n".join(wrong[:most])
+        raise WrongAnswer(f"{len(wrong)} answers or tensors differ from the reference:\n{first}{more}")
