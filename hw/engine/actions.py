@@ -197,15 +197,20 @@ def release(m, engine, emit, s):
     slots = engine.slots
     m.d.comb += [engine.tag_read.addr.eq(s), engine.result_read.addr.eq(s)]
     failed = slots.failed.bit_select(s, 1)
-    code = Mux(failed, slots.code[s], 0)
-    status = Mux(
-        failed,
-        isa.Status.FAILED,
-        Mux(slots.cancelled.bit_select(s, 1), isa.Status.CANCELLED, isa.Status.OK),
-    )
+    code, status = Signal(4), Signal(4)  # as wide as their fields in the event
+    m.d.comb += [
+        code.eq(Mux(failed, slots.code[s], 0)),
+        status.eq(
+            Mux(
+                failed,
+                isa.Status.FAILED,
+                Mux(slots.cancelled.bit_select(s, 1), isa.Status.CANCELLED, isa.Status.OK),
+            )
+        ),
+    ]
     result = engine.result_read.data
     stamp = Mux(slots.decided.bit_select(s, 1), result.stamp, engine.cycle)
-    emit(isa.EngineEvent.RELEASE, s, data=Cat(status[:4], code[:4]))
+    emit(isa.EngineEvent.RELEASE, s, data=Cat(status, code))
     _post(m, engine, status, s, code, engine.tag_read.data, result.exit, result.top, result.spread, stamp)
     for vector in ("live pending group in_next known").split():
         m.d.sync += getattr(slots, vector).bit_select(s, 1).eq(0)
