@@ -16,7 +16,7 @@ from fluidnpu.nn.tflite_reader import read_network
 from fluidnpu.sim.engine_layers import Layer
 from fluidnpu.sim.engine_oracle import random_program
 
-from .descriptors import LAST_INDEX, broken_rule, exit_fields, jump_fields, layer_fields, stream_beats
+from .descriptors import LAST_INDEX, breaches, broken_rule, exit_fields, jump_fields, layer_fields, stream_beats
 
 DIGITS = Path(__file__).parents[3] / "models" / "digits.tflite"
 INDEX, OPS = 40, 60  # place of the descriptors under test
@@ -97,59 +97,6 @@ def test_random_legal(name):
     assert not bad, bad[0]
 
 
-def breaches(config, d):
-    """(rule, changed fields): each breaks the named rule of a legal layer ``d``, and few others."""
-    bus, segments = config.bus_bytes, d["nseg"]
-    counted = "in_w in_h out_w out_h lines out_channels kh kw sy sx nseg seg_w in_pixel_beats out_pixel_beats"
-    yield from ((f"{name} zero", {name: 0}) for name in (*counted.split(), "chunk_beats"))
-    yield from ((f"{name} is 4096", {name: 4096}) for name in ("in_w", "in_h", "out_w", "out_h"))
-    yield "op", {"op": 5}
-    yield "pixel words", {"in_pixel_beats": 1024 // config.words_per_beat}
-    yield "residual", {"residual": 1}
-    yield "clamp", {"clamp_min": 5, "clamp_max": 4}
-    yield "padded without average", {"op": Op.POOL, "average": 0, "padded_average": 1}
-    yield "in_offset", {"in_offset": d["in_offset"] + bus // 2}
-    yield "out_offset", {"out_offset": d["out_offset"] + 1}
-    yield "lines", {"lines": d["lines"] + 1}
-    yield "an empty segment", {"out_w": (segments - 1) * d["seg_w"]}
-    yield "segments too short", {"out_w": segments * d["seg_w"] + 1, "out_line_beats": 65535}
-    yield "seg_w", {"seg_w": config.rows + 1}
-    yield "input rows overlap", {"in_line_beats": d["in_w"] * d["in_pixel_beats"] - 1}
-    yield "output rows overlap", {"out_line_beats": d["out_w"] * d["out_pixel_beats"] - 1}
-    yield "output channels", {"out_channels": d["out_pixel_beats"] * bus + 1}
-    yield "producer", {"producer": INDEX, "producer_nseg": 1}
-    yield "producer_nseg", {"producer": 0, "producer_nseg": 0}
-    yield "stripe line", {"stripe_line_beats": d["stripe_pixels"] * d["in_pixel_beats"] - 1}
-    if segments > 1:
-        yield "stripe pixels", {"stripe_pixels": d["stripe_pixels"] - 1}
-    else:
-        yield "stripe pixels", {"stripe_pixels": d["in_w"] - 1}
-    for v in range(isa.VARIANTS):
-        kr, kd = 1 << d[f"log2_kr{v}"], 1 << d[f"log2_kd{v}"]
-        yield f"stack {v}", {f"log2_kr{v}": (2 * config.max_stack // kd).bit_length() - 1}
-        yield f"kd {v}", {f"log2_kd{v}": (2 * config.max_stack // kr).bit_length() - 1}
-        yield f"a huge stack {v}", {f"log2_kr{v}": 15, f"log2_kd{v}": 15}
-        yield f"no lines {v}", {f"max_lines{v}": 0}
-        yield f"max_lines {v}", {f"max_lines{v}": config.max_lines + 1}
-        yield f"rows {v}", {f"max_lines{v}": min(255, config.rows // d["seg_w"] + 1)}
-        yield f"stripe_lines {v}", {f"stripe_lines{v}": d["kh"] - 1}
-        bank = config.bank_beats * config.max_stack // kr // d["stripe_line_beats"]
-        yield f"bank {v}", {f"stripe_lines{v}": min(65535, bank + 1)}
-        yield f"weights {v}", {f"weights{v}": d[f"weights{v}"] + bus // 2}
-        yield f"weight_beats {v}", {f"weight_beats{v}": d[f"weight_beats{v}"] + 1}
-        yield f"fewer weight_beats {v}", {f"weight_beats{v}": d[f"weight_beats{v}"] - 1}
-        if segments > 1:
-            yield f"lines of segments {v}", {f"max_lines{v}": 2}
-        if d["op"] == Op.CONV:
-            words = d["in_pixel_beats"] * config.words_per_beat // kd
-            yield f"no words {v}", {f"words{v}": 0}
-            if words < 1023:
-                yield f"words {v}", {f"words{v}": words + 1}
-        elif config.max_stack > 1:
-            yield f"pool depth {v}", {f"log2_kd{v}": 1, f"log2_kr{v}": 0}
-            yield f"padded kr {v}", {"average": 1, "padded_average": 1, f"log2_kr{v}": 1}
-
-
 @pytest.mark.parametrize("name", ["tiny", "hub"])
 def test_every_rule(name):
     config = CONFIGS[name]
@@ -162,7 +109,7 @@ def test_every_rule(name):
     )]  # fmt: skip
     named = []
     for d in picked:
-        for rule, change in breaches(config, d):
+        for rule, change in breaches(config, d, INDEX):
             broken = d | change
             v = rule.rsplit(" ", 1)[-1]
             # The weight stream's length follows, so that the named rule is the only one broken.
