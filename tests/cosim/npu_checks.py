@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from fluidnpu.hw import isa
 from fluidnpu.hw.isa import EngineEvent, Op, Opcode, Status
-from fluidnpu.nn.exits import exit_table, top_and_spread
+from fluidnpu.nn.exits import decide, exit_table, top_and_spread
 from fluidnpu.sim.replay import ENGINE_PORT, program_operations, replay
 from fluidnpu.sim.rtl_device import accepted_commands
+from fluidnpu.sim.simulate import run_in_simulator
+from npu_host import play_all
 
-__all__ = ["Course", "Story", "check_outcome", "runs_per_layer", "tell"]
+__all__ = ["Course", "Story", "check_outcome", "run_checked", "runs_per_layer", "tell"]
 
 LATCH_DELAY = 1  # cycles from the handshake of COUNTER_LATCH to the cycle that the counters are of
 
@@ -32,13 +34,27 @@ class Course:
 
 @dataclass(eq=False)
 class Story:
-    """The trace of a run: a Course per tag, started tiles in order (model's Tile), their cycles, the replay."""
+    """The trace of a run: a Course per tag, started tiles in order (model's Tile) and their cycles, the replay."""
 
     courses: dict
     tiles: list
     starts: list
     revocations: int
     played: object
+    places: list = field(default_factory=list)
+
+    def _place(self, tile):
+        return self.places[tile.pc >> isa.PC_INDEX_BITS], tile.pc & (1 << isa.PC_INDEX_BITS) - 1
+
+    def descriptor(self, tile):
+        """Fields of the descriptor of a tile's operation."""
+        places, op = self._place(tile)
+        return places.ops[op]
+
+    def stripe_beats(self, tile):
+        """Beats that a tile loads."""
+        places, op = self._place(tile)
+        return sum(places.stripe_beats(op, f) for f in tile.fragments)
 
 
 def tell(config, programs, outcome, *, rigid=False, unstacked=False):
@@ -86,7 +102,7 @@ def tell(config, programs, outcome, *, rigid=False, unstacked=False):
 def check_outcome(config, programs, scenario, outcome):
     """Everything about one run; ``programs``: list of Compiled. Returns its Story. The caller names the seed."""
     story = tell(config, programs, outcome, rigid=scenario.rigid, unstacked=scenario.unstacked)
-    tables = [_Places(c) for c in programs]
+    story.places = tables = [_Places(c) for c in programs]
     for admission in outcome["admissions"]:
         compiled, course = programs[admission.program], story.courses[admission.tag]
         tensors = compiled.tensors[scenario.samples[admission.sample].image]
@@ -95,7 +111,7 @@ def check_outcome(config, programs, scenario, outcome):
         _check_answer(compiled, scenario, admission, course, tensors, where)
     _check_rest_of_memory(programs, scenario, outcome)
     _check_completions(outcome, story)
-    _check_counters(config, tables, outcome, story)
+    _check_counters(tables, outcome, story)
     return story
 
 
@@ -194,6 +210,11 @@ def _check_answer(compiled, scenario, admission, course, tensors, where):
     if status == Status.CANCELLED:
         assert course.cancelled, f"{where}: cancelled by nobody"
         return
+    if not {"leave", "limit"} & set(scenario.weights) and not course.left:
+        limits = scenario.programs[admission.program].limits
+        due = decide(network, tensors, limits, admission.exits)
+        answer = tuple(completion[name] for name in ("exit", "top", "spread"))
+        assert answer == (due.exit, due.top, due.spread), f"{where}: (exit, class, S) {answer}, expected {due}"
     made = [d for d in course.decisions if d[1] == completion["exit"]]
     assert made and made[0][2:] == (completion["top"], completion["spread"]), f"{where}: {completion}, {made}"
     _check_path(compiled, scenario, admission, course, where)
@@ -255,7 +276,7 @@ def _check_completions(outcome, story):
     assert [(a["status"], a["code"], a["tag"]) for a in outcome["answers"]] == posted, "answers of commands"
 
 
-def _check_counters(config, tables, outcome, story):
+def _check_counters(tables, outcome, story):
     """Causes add up to the elapsed cycles; events, beats and bursts are those that were seen."""
     counters, memory = outcome["counters"], outcome["statistics"]
     total = sum(counters[f"cycles_{cause}"] for cause in isa.CAUSES)
@@ -268,9 +289,8 @@ def _check_counters(config, tables, outcome, story):
     assert counters["write_beats"] == memory.write_beats and counters["write_bursts"] == memory.write_bursts
     weights = stripes = 0
     for tile in story.tiles:
-        places, op = tables[tile.pc >> isa.PC_INDEX_BITS], tile.pc & (1 << isa.PC_INDEX_BITS) - 1
-        weights += places.ops[op][f"weight_beats{tile.variant}"]
-        stripes += sum(places.stripe_beats(op, f) for f in tile.fragments)
+        weights += story.descriptor(tile)[f"weight_beats{tile.variant}"]
+        stripes += story.stripe_beats(tile)
     for name, needed in (("weight_beats", weights), ("stripe_beats", stripes)):
         assert counters[name] >= needed, f"{name} is {counters[name]}, the tiles need {needed}"
         assert story.revocations or counters[name] == needed, f"{name} is {counters[name]}, the tiles need {needed}"
@@ -285,3 +305,19 @@ def runs_per_layer(tiles):
     pcs = [tile.pc for tile in tiles]
     runs = sum(1 for i, pc in enumerate(pcs) if i == 0 or pcs[i - 1] != pc)
     return runs / len(set(pcs)) if pcs else 1.0
+
+
+def run_checked(config, build, cases, function=play_all, **arguments):
+    """Run and check cases, (list of Compiled, Scenario), in one simulator; list of (Story, outcome).
+
+    A failure names the scenario's seed. ``function``: takes ``scenarios`` and ``arguments``, returns their outcomes.
+    """
+    scenarios = [scenario for _, scenario in cases]
+    outcomes = run_in_simulator(build, function, timeout=900, scenarios=scenarios, **arguments)
+    results = []
+    for (programs, scenario), outcome in zip(cases, outcomes, strict=True):
+        try:
+            results.append((check_outcome(config, programs, scenario, outcome), outcome))
+        except AssertionError as error:
+            raise AssertionError(f"{config.name}, scenario with seed {scenario.seed}: {error}") from error
+    return results
