@@ -60,6 +60,8 @@ def demonstrate(
         f"All {answers} answers equal the integer reference bit for bit, "
         f"all {actions:,} actions of the engine are those of its model."
     )
+    if waves:
+        console.print(f"Waves: {Path(folder)}/waves-*.vcd", soft_wrap=True)
     return records
 
 
