@@ -4,12 +4,24 @@ from dataclasses import replace
 
 import numpy as np
 from fluidnpu.hw import isa
-from fluidnpu.hw.isa import EngineEvent, Status
+from fluidnpu.hw.isa import COMMANDS, EngineEvent, Opcode, Status
 from fluidnpu.nn.exits import exit_table, top_and_spread
-from fluidnpu.sim.replay import ENGINE_PORT
+from fluidnpu.sim.engine_model import EngineModel
+from fluidnpu.sim.engine_replay import EngineReplay
+from fluidnpu.sim.replay import ENGINE_PORT, program_operations
+from fluidnpu.sim.rtl_device import accepted_commands
 from npu_checks import tell
 
-__all__ = ["check_completion_order", "check_faults", "check_good", "descriptor", "failure_bursts", "mutated"]
+__all__ = [
+    "check_completion_order",
+    "check_faults",
+    "check_good",
+    "descriptor",
+    "failure_bursts",
+    "mutated",
+    "replay_changing",
+    "replay_resets",
+]
 
 
 def descriptor(compiled, op):
@@ -53,11 +65,11 @@ def check_good(compiled, admission, image):
     assert not wrong.size, f"{where}: {wrong.size} bytes are wrong, first at offset {wrong[:1]}"
 
 
-def check_completion_order(story, outcome):
+def check_completion_order(played, outcome):
     """What the host popped is what the engine model posted, in its order."""
     fields = ("status", "slot", "tag", "code")
-    samples = [c for c in story.played.completions if c.status not in (Status.ERROR, Status.FENCE)]
-    answers = [c for c in story.played.completions if c.status in (Status.ERROR, Status.FENCE)]
+    samples = [c for c in played.completions if c.status not in (Status.ERROR, Status.FENCE)]
+    answers = [c for c in played.completions if c.status in (Status.ERROR, Status.FENCE)]
     popped = sorted(outcome["admissions"], key=lambda a: a.popped)
     for seen, posted in (([a.completion for a in popped], samples), (outcome["answers"], answers)):
         assert [[c[f] for f in fields] for c in seen] == [[getattr(c, f) for f in fields] for c in posted]
@@ -83,7 +95,7 @@ def check_faults(config, programs, scenario, outcome, failing):
             codes = (code,) if isinstance(code, int) else tuple(code)
             seen = Status(completion["status"]), completion["code"]
             assert seen[0] == Status.FAILED and seen[1] in codes, f"{where}: {seen}, it must fail with one of {codes}"
-    check_completion_order(story, outcome)
+    check_completion_order(story.played, outcome)
     own = np.zeros(scenario.memory_bytes, bool)
     sizes = getattr(scenario, "sizes", None) or {}
     for a in outcome["admissions"]:
@@ -109,3 +121,60 @@ def failure_bursts(outcome):
             bursts.append((int(event["data"]), [int(event["slot"])]))
         before = failed
     return bursts
+
+
+_FIELDS = ("kind", "slot", "pc", "line", "data", "data2", "cycle")
+
+
+def _decoded(commands):
+    return [(op, isa.decode(COMMANDS[Opcode(op)], words) if op in tuple(Opcode) else {}) for op, words in commands]
+
+
+def replay_changing(config, programs, outcome, marks):
+    """Replay a run in which programs change. ``marks``: (events before it, program, region, operations), in order.
+
+    Returns the EngineReplay.
+    """
+    operations = {i: program_operations(c.program.region, len(c.program.ops)) for i, c in enumerate(programs)}
+    model = EngineModel(config, operations)
+    run = EngineReplay(model, _decoded(accepted_commands(outcome["transactions"])))
+    marks = list(marks)
+    for number, event in enumerate(outcome["events"]):
+        while marks and marks[0][0] <= number:
+            _, program, region, count = marks.pop(0)
+            model.programs[program] = program_operations(region, count)
+        if event["source"] == ENGINE_PORT:
+            run.event(*(int(event[name]) for name in _FIELDS))
+    return run
+
+
+def replay_resets(config, programs, outcome, moments):
+    """Replay a run with soft resets. ``moments``: cycle at which each was asked for.
+
+    What a reset finds in the queue is lost: of the commands accepted before it only those count whose execution is in
+    the trace. Returns the EngineReplay.
+    """
+    events = outcome["events"][outcome["events"]["source"] == ENGINE_PORT]
+    transactions = outcome["transactions"]
+    ends = [*events["cycle"][events["kind"] == EngineEvent.RESET].tolist(), np.inf]
+    asked = [*moments, np.inf]
+    assert len(ends) == len(asked), f"{len(ends) - 1} resets done, {len(moments)} asked for"
+    executed = []
+    begin = begin_asked = -1
+    for end, moment in zip(ends, asked, strict=True):
+        taken = accepted_commands(transactions[transactions["accepted"] <= moment])
+        before = accepted_commands(transactions[transactions["accepted"] <= begin_asked])
+        done = (events["kind"] == EngineEvent.COMMAND) & (events["cycle"] > begin) & (events["cycle"] <= end)
+        mine = taken[len(before) :]
+        assert done.sum() <= len(mine), "a command from nowhere"
+        assert moment < np.inf or done.sum() == len(mine), "a command was lost without a reset"
+        executed += mine[: done.sum()]
+        begin, begin_asked = end, moment
+    operations = {i: program_operations(c.program.region, len(c.program.ops)) for i, c in enumerate(programs)}
+    run = EngineReplay(EngineModel(config, operations), _decoded(executed))
+    for event in events:
+        while asked[0] < event["cycle"]:
+            run.model.begin_reset()
+            asked.pop(0)
+        run.event(*(int(event[name]) for name in _FIELDS))
+    return run
