@@ -111,7 +111,6 @@ def _figures_of(build, config, program, images, exits, memory):
         for tile in mine:
             edges = [*tile["ctiles"], tile["last"] + 1]
             spent = [b - a for a, b in pairwise(edges)]
-            # the last row of a tile ends it: what its last step brings for the next tile is not its own time
             expected = ctile_formula(config, descriptor, tile)
             exact += sum(s == e for s, e in zip(spent, expected, strict=True))
             total += len(spent)
@@ -128,7 +127,7 @@ def _figures_of(build, config, program, images, exits, memory):
                 "ctiles_exact": exact,
                 "causes": {c: at[now][c] - at[before][c] for c in CAUSES},
                 "kernel": [descriptor["kh"], descriptor["kw"]],
-                "in_channels": program.tensors[_input_of(program, descriptor)].channels,
+                "in_channels": _input_channels(program, descriptor),
             }
         )
         before = now
@@ -140,8 +139,10 @@ def _words(program, index):
     return [int.from_bytes(raw[i : i + 4], "little") for i in range(0, len(raw), 4)]
 
 
-def _input_of(program, descriptor):
-    return next(n for n, place in program.tensors.items() if place.offset == descriptor["in_offset"])
+def _input_channels(program, descriptor):
+    """Channels of the layer's input; tensors may share memory, so its shape counts too."""
+    wanted = tuple(descriptor[name] for name in ("in_offset", "in_h", "in_w", "in_pixel_beats"))
+    return next(t.channels for t in program.tensors.values() if (t.offset, t.height, t.width, t.pixel_beats) == wanted)
 
 
 async def run_group(bench, program, slots, images, exits, memory, samples):

@@ -80,6 +80,6 @@ def main(config_name="edge", network_file=None, images_file=None, folder="build/
     (target / "benchmarks.md").write_text(text)
     draw_layers(results, target / "layers.png")
     draw_preemption(results, target / "preemption.png")
-    console.print(text, markup=False, highlight=False)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
     console.print(f"written: {target}/results.json, benchmarks.md, layers.png, preemption.png")
     return results
