@@ -101,7 +101,6 @@ class Layouts:
                 "multiplier": 32,
                 "shift": signed(8),
                 "chunk_beats": 8,
-                "out_pixel_beats": 16,
             }
         )
         self.write_tile = data.StructLayout(

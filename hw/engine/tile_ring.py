@@ -59,7 +59,7 @@ def connect_tile(m, engine):
             p[name].eq(layer[name])
             for name in (
                 "out_channels out_zero clamp_min clamp_max single_rounding average padded_average "
-                "bias multiplier shift chunk_beats out_pixel_beats"
+                "bias multiplier shift chunk_beats"
             ).split()
         ),
     ]

@@ -56,7 +56,7 @@ class FragmentRuns(Component):
 
         address = arena_base + out_offset + chunk's first beat + row * out_line_beats + seg * seg_w * out_pixel_beats
         pixels  = min(seg_w, out_w - seg * seg_w)
-        used    = min(chunk_beats, beats of the pixel that are left)
+        used    = min(chunk_beats, beats that are left of the pixel's part with out_channels channels)
 
     A line is one run of pixels * used beats if the chunk is the whole pixel, else ``pixels`` runs of ``used`` beats.
 
@@ -108,7 +108,6 @@ class FragmentRuns(Component):
         m.d.comb += [
             self.fragment_context.eq(tile.context),
             self.fragment_index.eq(index),
-            left.eq(tile.out_pixel_beats - chunk_first),
             self.used.eq(Mux(left < tile.chunk_beats, left, tile.chunk_beats)),
             self.channel_bytes.eq(tile.out_channels - (chunk_first << bus_bits)),
             self.first.eq(index == 0),
@@ -135,6 +134,7 @@ class FragmentRuns(Component):
                 m.d.sync += [
                     fragment.eq(self.fragment),
                     origin.eq((tile.out_offset >> bus_bits) + chunk_first),
+                    left.eq(((tile.out_channels + c.bus_bytes - 1) >> bus_bits) - chunk_first),
                 ]
                 m.next = "Row"
             with m.State("Row"):

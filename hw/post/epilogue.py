@@ -30,8 +30,8 @@ class Epilogue(Component):
     """Drains one job (c-tile) after the other, tile after tile.
 
     Per job one request per cycle without a gap, ordered by sub-tile, row and quad (innermost). The n-th row goes to
-    stage row n, that is to beats n * used .. n * used + used - 1 of the half, used = min(chunk_beats, beats of the
-    pixel that are left). A job that begins a chunk is taken only when its half is free; halves alternate.
+    stage row n, that is to beats n * used .. n * used + used - 1 of the half, used = min(chunk_beats, beats that
+    out_channels channels have left). A job that begins a chunk is taken only when its half is free; halves alternate.
 
     Timing: a job of N = sum of rows * ceil(cols_used / post_lanes) requests that is taken in cycle n requests in
     cycles n + 1 .. n + N. The next job is taken in cycle n + N + JOB_CYCLES at the earliest, the first of another tile
@@ -87,7 +87,7 @@ class Epilogue(Component):
         log2_cols = Signal(range(exact_log2(c.pes) + 1))
         cols = Signal(range(c.pes + 1))
         channels_left = Signal(16)
-        beats_left = Signal(16)  # of the pixel, this chunk included
+        beats_left = Signal(16)  # of the channels, this chunk included
         m.d.comb += [
             log2_cols.eq(exact_log2(c.pes) - tile.log2_kr - tile.log2_kd),
             cols.eq(1 << log2_cols),
@@ -146,7 +146,7 @@ class Epilogue(Component):
                     m.d.sync += [
                         tile.eq(self.tile),
                         channels_left.eq(self.tile.out_channels),
-                        beats_left.eq(self.tile.out_pixel_beats),
+                        beats_left.eq((self.tile.out_channels + c.bus_bytes - 1) >> bus_bits),
                         chunk_byte.eq(0),
                     ]
                     m.next = "Wait"

@@ -56,7 +56,7 @@ class Tile:
         """(first beat, beats) of the pixel, up to the one with the last channel."""
         first = 0
         while first * config.bus_bytes < self.channels:
-            used = min(self.chunk_beats, self.pixel_beats - first)
+            used = min(self.chunk_beats, -(-self.channels // config.bus_bytes) - first)
             yield first, used
             first += used
 

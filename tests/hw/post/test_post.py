@@ -25,7 +25,6 @@ class Tile:
     log2_kr: int = 0
     log2_kd: int = 0
     chunk_beats: int = 255
-    out_pixel_beats: int = 0
     mode: dict = field(default_factory=dict)
     pool: dict | None = None
     channels: list = field(default_factory=list)
@@ -34,8 +33,6 @@ class Tile:
 
     def fill(self, config, rng):
         """Complete with random sums and requantisers."""
-        if not self.out_pixel_beats:
-            self.out_pixel_beats = -(-self.out_channels // config.bus_bytes)
         self.mode = {
             "single_rounding": rng.randrange(2),
             "average": 0,
@@ -86,7 +83,6 @@ class Tile:
             "average": self.mode["average"],
             "padded_average": self.mode["padded"],
             "chunk_beats": self.chunk_beats,
-            "out_pixel_beats": self.out_pixel_beats,
         } | pool
 
 
@@ -206,7 +202,7 @@ class Bench:
                 (chunk,) = await ctx.tick().sample(dut.chunk.payload).until(dut.chunk.valid)
                 ctx.set(dut.chunk.ready, 0)
                 self.chunks.append(self.cycle - 1)
-                used = min(tile.chunk_beats, tile.out_pixel_beats - first_beat)
+                used = min(tile.chunk_beats, -(-tile.out_channels // bus) - first_beat)
                 for _ in range(self.reading_cycles):
                     await ctx.tick()
                 assert chunk.half == number % 2
@@ -271,7 +267,6 @@ CASES = {
     "both": [Tile([3, 2], 13, log2_kr=1, log2_kd=1)],
     "chunks": [Tile([5], 40, chunk_beats=2), Tile([5], 44, chunk_beats=1), Tile([2], 20, chunk_beats=2)],
     "chunk of several c-tiles": [Tile([4, 2, 4, 4], 13, log2_kr=2, chunk_beats=1)],
-    "padded pixel": [Tile([3], 10, out_pixel_beats=4), Tile([3], 10, out_pixel_beats=4, chunk_beats=2)],
     "mean": [Tile([1, 1], 16, log2_kr=1, pool=scale(0.7, -6)), Tile([2], 8)],
     "average": [
         Tile([4], 8, pool={"bias": 0, "multiplier": -(-(1 << 24) // 9), "shift": 24}, mode={"average": 1, "count": 9})
