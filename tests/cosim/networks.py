@@ -10,6 +10,7 @@ from fluidnpu.nn.graph import Network
 from fluidnpu.nn.program import Program
 from fluidnpu.nn.tflite_reader import parse_network
 from fluidnpu.nn.tflite_writer import TfliteWriter
+from fluidnpu.sim.replay import program_operations
 from numpy.lib.stride_tricks import sliding_window_view
 
 __all__ = ["Compiled", "compiled", "draw_network", "draw_program"]
@@ -26,6 +27,10 @@ class Compiled:
     program: Program
     images: np.ndarray
     tensors: tuple
+
+    def operations(self):
+        """The engine model's operations of the program."""
+        return program_operations(self.program.region, len(self.program.ops))
 
     def limits_between(self, rng):
         """Limits that about half of the images pass at each exit."""
