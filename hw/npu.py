@@ -16,7 +16,19 @@ from .memory.read_arbiter import ReadArbiter
 from .post.post import Post
 from .tile import Layouts
 
-__all__ = ["Npu"]
+__all__ = ["Npu", "npu_members"]
+
+
+def npu_members(config):
+    """Members of the NPU's signature."""
+    event = Layouts(config).event
+    return {
+        "axil": In(AxiLiteSignature(isa.REGISTER_ADDR_WIDTH)),
+        "mem": Out(Axi4Signature(config.bus_bytes)),
+        "irq": Out(1),
+        "trace_engine": Out(wiring.Signature({name: Out(width.shape) for name, width in event})),
+        "trace_array": Out(wiring.Signature({name: Out(width.shape) for name, width in event})),
+    }
 
 
 class Npu(wiring.Component):
@@ -32,16 +44,7 @@ class Npu(wiring.Component):
 
     def __init__(self, config):
         self.config = config
-        event = Layouts(config).event
-        super().__init__(
-            {
-                "axil": In(AxiLiteSignature(isa.REGISTER_ADDR_WIDTH)),
-                "mem": Out(Axi4Signature(config.bus_bytes)),
-                "irq": Out(1),
-                "trace_engine": Out(wiring.Signature({name: Out(width.shape) for name, width in event})),
-                "trace_array": Out(wiring.Signature({name: Out(width.shape) for name, width in event})),
-            }
-        )
+        super().__init__(npu_members(config))
 
     def elaborate(self, platform):
         m = Module()

@@ -224,12 +224,19 @@ def report(
     _report(records, out)
 
 
-@app.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-def bench(context: typer.Context):
+@app.command()
+def bench(
+    config: Config = "edge",
+    network: Network = MODELS / "digits.tflite",
+    images: Images = MODELS / "digits_views.npz",
+    moments: Annotated[int, typer.Option("--moments", help="Preemptions to measure.", min=1)] = 500,
+    seed: Seed = 1,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the results.")] = Path("build/bench"),
+):
     """Measure the figures of docs/benchmarks.md on the RTL."""
     from .bench import main as bench_main
 
-    bench_main(context.args)
+    bench_main(config, network, images, out, moments, seed)
 
 
 def _report(records, folder):

@@ -5,9 +5,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from amaranth.back import verilog
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import In, Signature
 from fluidnpu.hw import isa
-from fluidnpu.hw.npu import Npu
+from fluidnpu.hw.npu import Npu, npu_members
 
 __all__ = ["describe", "generate_verilog", "write_verilog"]
 
@@ -26,11 +26,7 @@ def _ports(signature, prefix=""):
             width = width if isinstance(width, int) else width.width
             ports.append({"name": prefix + name, "width": width, "direction": "in" if member.flow == In else "out"})
         else:
-            inner = _ports(member.signature, f"{prefix}{name}__")
-            if member.flow == In:
-                for port in inner:
-                    port["direction"] = "out" if port["direction"] == "in" else "in"
-            ports += inner
+            ports += _ports(member.signature, f"{prefix}{name}__")  # already flipped where it is an input
     return ports
 
 
@@ -40,7 +36,6 @@ def _fields(fields):
 
 def describe(config):
     """What software needs to know, as JSON-able data: configuration, registers, commands, counters, ports."""
-    npu = Npu(config)
     clock = [{"name": n, "width": 1, "direction": "in"} for n in ("clk", "rst")]
     return {
         "configuration": {
@@ -64,7 +59,7 @@ def describe(config):
             "engine": {e.name: int(e) for e in isa.EngineEvent},
             "array": {e.name: int(e) for e in isa.ArrayEvent},
         },
-        "ports": clock + _ports(npu.signature),
+        "ports": clock + _ports(Signature(npu_members(config))),
     }
 
 
