@@ -198,7 +198,9 @@ class Array(Component):
         c, stacking = self.config, self.stacking
         width = sum_width(c.lanes)
         swap = at("swap", self.operand - 1)
-        sums = []
+        summed = self.operand + ProcessingElement.LATENCY
+        lend = at("log2_kd", summed - 1) != 0
+        sums, lent = [], []
         for g, operand in enumerate(operands):
             columns = []
             for p in range(c.group_pes):
@@ -208,14 +210,17 @@ class Array(Component):
                     pe.weight.eq(loader.words[loader.word_class(g, p)]),
                     pe.load.eq(loader.pe_select[p] & loader.group_select[g]),
                     pe.swap.eq(swap),
+                    pe.lend.eq(lend),
                 ]
-                columns.append(pe.out)
-            sums.append(Cat(columns))
+                columns.append(pe)
+            sums.append(Cat(pe.out for pe in columns))
+            lent.append(Cat(pe.lent for pe in columns))
         if stacking.groups == 1:
             return [(sums[0], width)]
         m.submodules.depth_sum = depth = DepthSum(c, width)
-        m.d.comb += depth.log2_kd.eq(at("log2_kd", self.operand + ProcessingElement.LATENCY))
+        m.d.comb += depth.log2_kd.eq(at("log2_kd", summed))
         m.d.comb += [port.eq(value) for port, value in zip(depth.sums, sums, strict=True)]
+        m.d.comb += [port.eq(value) for port, value in zip(depth.lent, lent, strict=True)]
         return [(getattr(depth, f"out_{g}"), depth.out_width(g)) for g in range(stacking.groups)]
 
     def _accumulate(self, m, controller, loader, sums, accumulate, tap, at):

@@ -1,6 +1,6 @@
 """One processing element: ``lanes`` multipliers, a pipelined adder tree, double-buffered weights."""
 
-from amaranth.hdl import Module, Signal, signed
+from amaranth.hdl import Module, Mux, Signal, signed
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import exact_log2
 
@@ -22,7 +22,8 @@ class ProcessingElement(Component):
     Rigid pipeline, one word per cycle: products, one register in the adder tree, the sum. ``load`` writes the shadow
     weights, ``swap`` makes them active from the next cycle on; both may come together: the old shadow is taken.
 
-    Members: x (``lanes`` int8 values), weight (a word) and load, swap, out (signed).
+    Members: x (``lanes`` int8 values), weight (a word) and load, swap, out (signed); lent: the same as out if ``lend``
+    was given in the cycle before, else 0.
     """
 
     LATENCY = 3
@@ -36,6 +37,8 @@ class ProcessingElement(Component):
                 "load": In(1),
                 "swap": In(1),
                 "out": Out(signed(sum_width(lanes))),
+                "lend": In(1),
+                "lent": Out(signed(sum_width(lanes))),
             }
         )
 
@@ -63,5 +66,5 @@ class ProcessingElement(Component):
             quads.append(quad)
         while len(quads) > 1:
             quads = [a + b for a, b in zip(quads[::2], quads[1::2], strict=True)]
-        m.d.sync += self.out.eq(quads[0])
+        m.d.sync += [self.out.eq(quads[0]), self.lent.eq(Mux(self.lend, quads[0], 0))]
         return m

@@ -79,11 +79,13 @@ class DepthSum(Component):
         out[g] = sum(sums[g + d] for d in range(kd))        for g a multiple of kd; the others are undefined
 
     A fixed tree: pairs, then quads, ... Rigid pipeline with a register after each level, latency ``latency`` =
-    log2(max_stack), one row per cycle. (Without the registers synthesis fuses the levels into larger adders.)
+    log2(max_stack), one row per cycle. (Without the registers synthesis fuses the levels into larger adders.) What a
+    group lends to its neighbour is a register of its own, held at 0 if the stack is not that deep: its reset is free,
+    a gate before the adder is not.
 
     Parameters: config, width (bits of a partial sum).
-    Members: log2_kd of the row whose sums come in; sums, out_0, out_1, ...: group_pes signed values per group,
-    concatenated.
+    Members: log2_kd of the row whose sums come in; sums, lent (of odd groups: the sums if kd > 1, else 0), out_0,
+    out_1, ...: group_pes signed values per group, concatenated.
     """
 
     def __init__(self, config, width):
@@ -94,6 +96,7 @@ class DepthSum(Component):
             {
                 "log2_kd": In(range(self.stacking.group_bits + 1)),
                 "sums": In(config.group_pes * width).array(config.max_stack),
+                "lent": In(config.group_pes * width).array(config.max_stack),
                 **{f"out_{g}": Out(config.group_pes * self.out_width(g)) for g in range(config.max_stack)},
             }
         )
@@ -116,21 +119,24 @@ class DepthSum(Component):
         m = Module()
         bits, groups, pes = self.stacking.group_bits, self.stacking.groups, self.stacking.group_pes
         modes = delayed(m, self.log2_kd, max(0, bits - 1), "log2_kd")
-        level = [{g: self.sums[g].word_select(pe, self.width).as_signed() for g in range(groups)} for pe in range(pes)]
+
+        def split(ports, pe):
+            return {g: port.word_select(pe, self.width).as_signed() for g, port in enumerate(ports)}
+
+        level = [(split(self.sums, pe), split(self.lent, pe)) for pe in range(pes)]
         for i in range(bits):
-            deeper = Signal(name=f"deeper_{i}")
-            m.d.comb += deeper.eq(modes[i] > i)
-            for pe, sums in enumerate(level):
-                following = {}
+            deeper = Signal(name=f"deeper_{i}")  # than this level
+            m.d.comb += deeper.eq(modes[i] > i + 1)
+            for pe, (sums, lent) in enumerate(level):
+                following, following_lent = {}, {}
                 for g, own in sums.items():
-                    if self.levels(g) > i:
-                        neighbour = sums[g + (1 << i)]
-                        total = own + Mux(deeper, neighbour, 0)
-                    else:
-                        total = own
+                    total = own + lent[g + (1 << i)] if self.levels(g) > i else own
                     following[g] = Signal.like(total, name=f"sum_{i}_{g}_{pe}", reset_less=True)
                     m.d.sync += following[g].eq(total)
-                level[pe] = following
+                    if self.levels(g) == i + 1 < bits:
+                        following_lent[g] = Signal.like(total, name=f"lent_{i}_{g}_{pe}", reset_less=True)
+                        m.d.sync += following_lent[g].eq(Mux(deeper, total, 0))
+                level[pe] = following, following_lent
         for g in range(groups):
-            m.d.comb += getattr(self, f"out_{g}").eq(Cat(sums[g] for sums in level))
+            m.d.comb += getattr(self, f"out_{g}").eq(Cat(sums[g] for sums, _ in level))
         return m

@@ -23,6 +23,7 @@ def test_dot_product(lanes):
 
     async def bench(ctx):
         shadow = active = [0] * lanes
+        lends = False
         expected = []
         for cycle in range(300):
             x, weight = word(), word()
@@ -31,10 +32,13 @@ def test_dot_product(lanes):
             ctx.set(dut.weight, pack(weight))
             ctx.set(dut.load, load)
             ctx.set(dut.swap, swap)
-            _, _, out = await ctx.tick().sample(dut.out)
+            lent_now, lends = lends, rng.random() < 0.5
+            ctx.set(dut.lend, lends)
+            _, _, out, lent = await ctx.tick().sample(dut.out, dut.lent)
             expected.append(sum(a * b for a, b in zip(x, active, strict=True)))
             if cycle >= dut.LATENCY:
                 assert out == expected[cycle - dut.LATENCY]
+                assert lent == (out if lent_now else 0)
             if swap:
                 active = shadow
             if load:

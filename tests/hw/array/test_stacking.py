@@ -59,8 +59,9 @@ def test_depth_sum(name):
             sums = [[rng.choice((-16, 15, rng.randint(-16, 15))) for _ in range(pes)] for _ in range(1 << bits)]
             rows.append((log2_kd, sums))
             ctx.set(dut.log2_kd, log2_kd)
-            for port, values in zip(dut.sums, sums, strict=True):
+            for port, lent, values in zip(dut.sums, dut.lent, sums, strict=True):
                 ctx.set(port, pack(values, width))
+                ctx.set(lent, pack(values, width) if log2_kd else 0)
             outs = [getattr(dut, f"out_{g}") for g in range(1 << bits)]
             _, _, *got = await ctx.tick().sample(*outs)
             if cycle >= bits:
