@@ -262,7 +262,7 @@ class Driver:
             status, code = Status(fields.pop("status")), Code(fields.pop("code"))
             completion = Completion(status=status, code=code, stamp=stamp, **fields)
             self._backlog.append(completion)
-            if completion.of_sample or completion.of_admit:
+            if completion.of_sample or (completion.of_admit and completion.code != Code.SLOT):
                 state = self._slot(completion.slot)
                 if state.tag == completion.tag:
                     state.tag = None
