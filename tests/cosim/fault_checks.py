@@ -80,12 +80,16 @@ def check_faults(config, programs, scenario, outcome, failing):
     lies outside of the arenas.
 
     programs : list of Compiled, as they were in the device
-    failing : dict tag -> Code, or a collection of codes one of which is right; None: however it ends
+    failing : dict tag -> Code, or a collection of codes one of which is right; None: however it ends. Nobody asks how a
+        sample ends that a CANCEL or LEAVE reached
     Returns the Story.
     """
     story = tell(config, programs, outcome)
     for admission in outcome["admissions"]:
         image, where = scenario.samples[admission.sample].image, f"sample {admission.tag}"
+        course = story.courses[admission.tag]
+        if course.cancelled or course.left:
+            continue
         if admission.tag not in failing:
             check_good(programs[admission.program], admission, image)
             continue

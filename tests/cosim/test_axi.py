@@ -11,13 +11,13 @@ import pytest
 from fault_checks import check_faults, descriptor, failure_bursts, mutated
 from fault_host import FaultScenario, Window, play_faults
 from fluidnpu.hw import isa
-from fluidnpu.hw.isa import Code, Op
+from fluidnpu.hw.isa import Code
 from fluidnpu.sim.memory import CHANNELS, IDEAL, MemorySettings, Stall
 from fluidnpu.sim.simulate import run_in_simulator
 from networks import compiled, draw_network
 from npu_checks import check_outcome
 from npu_host import play_all
-from scenarios import load, random_memory, samples_of, scenario
+from scenarios import WILD, load, random_memory, samples_of, scenario
 
 log = logging.getLogger(__name__)
 
@@ -67,12 +67,12 @@ def test_stalls(tiny, network, times):
 # --- error responses ------------------------------------------------------------------------------------------------
 
 
-def _faults(config, programs, seed, samples, windows, **options):
+def _faults(config, programs, seed, samples, windows, weights=None, **options):
     loaded = tuple(load(c) for c in programs)
     rng = np.random.default_rng(seed)
     if "memory" not in options:
         options["memory"] = random_memory(rng)
-    weights = {} if rng.random() < 0.4 else CALM
+    weights = weights or ({} if rng.random() < 0.4 else CALM)
     return FaultScenario(
         seed, loaded, samples, config.slots, config.bus_bytes, windows=tuple(windows), weights=weights,
         memory_bytes=1 << 20, **options,
@@ -113,6 +113,24 @@ def test_errors_of_one_sample(tiny, network, times):
             window, failing[samples[s].tag] = _sample_window(network, rng, kind, s)
             windows.append(window)
         cases.append(_faults(config, [network], seed, samples, windows))
+        expected.append(failing)
+    _run(build, config, [[network]] * len(cases), cases, expected, 600 * times)
+
+
+def test_errors_among_commands(tiny, network, times):
+    """Errors while a random host cancels, lets leave, preempts and sends wrong commands."""
+    config, build = tiny
+    cases, expected = [], []
+    for seed in range(50, 50 + 6 * times):
+        rng = np.random.default_rng(seed)
+        samples = samples_of([network], 14, rng, 0xFFFF)
+        windows, failing = [], {}
+        for s in rng.choice(14, 7, replace=False).tolist():
+            kind = str(rng.choice(["stripe", "logits", "write"]))
+            window, failing[samples[s].tag] = _sample_window(network, rng, kind, s)
+            windows.append(window)
+        weights = {name: weight for name, weight in WILD.items() if name != "limit"}
+        cases.append(_faults(config, [network], seed, samples, windows, weights=weights))
         expected.append(failing)
     _run(build, config, [[network]] * len(cases), cases, expected, 600 * times)
 
@@ -259,19 +277,16 @@ def test_addresses_outside(tiny, network):
 
 
 def test_regions_too_small(tiny, network):
-    """Arenas and regions that are smaller than the program needs: up to their last byte everything is served."""
+    """Arenas, and a region that ends in its last descriptor, smaller than needed: what lies inside is still served."""
     config, build = tiny
     program = network.program
     rng = np.random.default_rng(3)
-    samples = samples_of([network, network], 10, rng, 0xFFFF)
     bus = program.bus_bytes
-    ends = {p.offset + p.height * p.line_beats * bus for p in program.tensors.values()}
-    last_operation = len(program.ops) * isa.DESCRIPTOR_BYTES
-    small = {s: int(rng.choice([bus, 1, max(ends) - 1, sorted(ends)[-2]])) for s in range(6)}
-    case = _faults(config, [network], 1, samples_of([network], 10, rng, 0xFFFF), [], sizes=small)
-    _run(build, config, [[network]], [case], [{s + 1: Code.ADDRESS for s in small}], 300)
-    # The second program's region ends inside of its last descriptor.
-    case = _faults(config, [network, network], 2, samples, [], memory=IDEAL, region_bytes={1: last_operation - 1})
-    failing = {s.tag: Code.ADDRESS for s in samples if s.program == 1}
-    assert descriptor(network, len(program.ops) - 1)["op"] == Op.EXIT
-    _run(build, config, [[network, network]], [case], [failing], 300)
+    ends = sorted(p.offset + p.height * p.line_beats * bus for p in program.tensors.values())
+    small = {s: int(rng.choice([bus, 1, ends[-1] - 1, ends[-2]])) for s in range(6)}
+    arenas = _faults(config, [network], 1, samples_of([network], 10, rng, 0xFFFF), [], sizes=small)
+    samples = samples_of([network, network], 10, rng, 0xFFFF)
+    short = {1: len(program.ops) * isa.DESCRIPTOR_BYTES - 1}
+    regions = _faults(config, [network, network], 2, samples, [], memory=IDEAL, region_bytes=short)
+    expected = [{s + 1: Code.ADDRESS for s in small}, {s.tag: Code.ADDRESS for s in samples if s.program == 1}]
+    _run(build, config, [[network], [network, network]], [arenas, regions], expected, 300)
