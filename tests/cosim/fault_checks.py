@@ -103,7 +103,9 @@ def check_faults(config, programs, scenario, outcome, failing):
     own = np.zeros(scenario.memory_bytes, bool)
     sizes = getattr(scenario, "sizes", None) or {}
     for a in outcome["admissions"]:
-        own[a.base : a.base + sizes.get(a.sample, a.size)] = True
+        own[a.base : a.base + a.size] = True
+        told = sizes.get(a.sample, a.size)
+        assert (a.after[told:] == a.before[told:]).all(), f"sample {a.tag}: bytes behind its arena changed"
     outside = outcome["changed"][~own[outcome["changed"]]]
     assert not outside.size, f"{outside.size} bytes outside of all arenas changed, first at {outside[:1]}"
     assert not outcome["statistics"].beyond_bursts, "bursts beyond the end of memory"
