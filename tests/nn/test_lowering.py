@@ -1,0 +1,119 @@
+"""Order of operations, jumps, split layers, folded first layers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fluidnpu.hw.config import get_config
+from fluidnpu.hw.isa import Op
+from fluidnpu.nn import reference
+from fluidnpu.nn.graph import Conv, Exit, Mean, Network, Pool, Tensor
+from fluidnpu.nn.lowering import fold_options, geometry_of, lower
+from fluidnpu.nn.program import Program, TensorPlace
+
+TINY = get_config("tiny")
+
+
+def conv(name, x, y, padding=(0, 0, 0, 0), kernel=None, stride=(1, 1), seed=0):
+    """A convolution of x that makes y."""
+    rng = np.random.default_rng(seed)
+    kernel = kernel or (x.height - y.height + 1, x.width - y.width + 1)
+    n = y.channels
+    return Conv(
+        name, x, y, stride=stride, padding=padding,
+        weights=rng.integers(-127, 128, (n, *kernel, x.channels)).astype(np.int8),
+        bias=rng.integers(-1000, 1000, n).astype(np.int32),
+        multiplier=np.full(n, 1 << 30, np.int32), shift=np.full(n, -8, np.int32),
+    )  # fmt: skip
+
+
+def tensor(name, height, width, channels):
+    return Tensor(name, height, width, channels, 0.5, 3)
+
+
+def network():
+    """x - c0 (head h0, jump) - c1 - m - f: two exits."""
+    x, a, b, m = tensor("x", 6, 6, 3), tensor("a", 4, 4, 9), tensor("b", 2, 2, 9), tensor("m", 1, 1, 9)
+    first, last = tensor("l0", 1, 1, 4), tensor("l1", 1, 1, 4)
+    layers = (
+        conv("c0", x, a),
+        conv("h0", a, first),
+        conv("c1", a, b),
+        Mean("mean", b, m, 0, 1 << 30, -2),
+        conv("f", m, last),
+    )
+    return Network("net", x, layers, (Exit(first), Exit(last)))
+
+
+def test_order_and_jumps():
+    steps = lower(network(), TINY, 1 << 30)
+    assert [(s.op.name, s.name, s.exit, s.head, s.target) for s in steps] == [
+        ("CONV", "c0", -1, -1, 0),
+        ("JUMP", "jump0", 0, -1, 4),
+        ("CONV", "h0", -1, 0, 0),
+        ("EXIT", "exit0", 0, 0, 0),
+        ("CONV", "c1", -1, -1, 0),
+        ("POOL", "mean", -1, -1, 0),
+        ("CONV", "f", -1, -1, 0),
+        ("EXIT", "exit1", 1, -1, 0),
+    ]
+
+
+def test_long_tiles_are_split():
+    """Into whole staging chunks (64 channels on tiny), as many parts as it takes; pools stay whole."""
+    x, y, z = tensor("x", 1, 1, 8), tensor("y", 1, 1, 200), tensor("z", 1, 1, 2)
+    net = Network("wide", x, (conv("wide", x, y), conv("f", y, z)), (Exit(z),))
+    # a tile of 64 channels takes 8 c-tiles of one step: 8 weight beats and 16 of parameters
+    for longest, bounds in (
+        (1000, [(0, 200)]),
+        (599, [(0, 128), (128, 200)]),
+        (383, [(0, 64), (64, 128), (128, 192), (192, 200)]),
+        (1, [(0, 64), (64, 128), (128, 192), (192, 200)]),
+    ):
+        steps = [s for s in lower(net, TINY, longest) if s.layer is not None and s.layer.name == "wide"]
+        assert [s.channels for s in steps] == bounds, longest
+        names = ["wide"] if len(bounds) == 1 else [f"wide.{i}" for i in range(len(bounds))]
+        assert [s.name for s in steps] == names
+    pool = Pool("p", y, replace(y, name="z"), window=(1, 1), stride=(1, 1))
+    net = Network("pool", x, (conv("wide", x, y), pool), (Exit(pool.output),))
+    assert [s.channels for s in lower(net, TINY, 1) if s.op == Op.POOL] == [(0, 200)]
+
+
+def test_geometry():
+    g = geometry_of(network().layers[0], TINY)
+    assert (g.pool, g.kh, g.kw, g.in_w, g.in_pixel_beats, g.in_words, g.out_pixel_beats) == (False, 3, 3, 6, 1, 1, 2)
+    x, y = tensor("x", 4, 4, 3), tensor("y", 4, 4, 3)
+    pool = Pool("p", x, y, window=(3, 3), stride=(1, 1), padding=(1, 1, 1, 1))
+    assert geometry_of(pool, TINY).padded_average and geometry_of(pool, TINY).pool
+
+
+@pytest.mark.parametrize("way", ["columns", "window"])
+def test_folding_changes_no_result(way):
+    rng = np.random.default_rng(7)
+    x, y, z = tensor("x", 7, 9, 3), tensor("y", 4, 5, 6), tensor("z", 1, 1, 6)
+    first = conv("c", x, y, padding=(1, 1, 1, 1), kernel=(3, 3), stride=(2, 2))
+    net = Network("net", x, (first, Mean("m", y, z, 0, 1 << 30, -4)), (Exit(z),))
+    folded, image = fold_options(net)[way]
+    assert folded.layers[0].weights.shape == ((6, 3, 1, 9) if way == "columns" else (6, 1, 1, 27))
+    t = folded.input
+    beats = -(-t.channels // 8)
+    place = TensorPlace("x", 0, t.height, t.width, t.channels, beats, beats * t.width)
+    program = Program("net", "tiny", 0, 8, 4096, image, "x", {"x": place}, (), (), b"")
+    for _ in range(3):
+        picture = rng.integers(-128, 128, (7, 9, 3)).astype(np.int8)
+        packed = program.unpack("x", program.pack_input(picture))
+        np.testing.assert_array_equal(reference.run(folded, packed)["y"], reference.run(net, picture)["y"])
+
+
+def test_what_is_not_folded():
+    x, a, b, m = tensor("x", 6, 6, 3), tensor("a", 4, 4, 9), tensor("b", 5, 5, 9), tensor("m", 1, 1, 9)
+    twice = Network(
+        "twice", x, (conv("c", x, a), conv("d", x, b), conv("e", a, m), conv("g", b, replace(m, name="n"))),
+        (Exit(m), Exit(replace(m, name="n"))),
+    )  # fmt: skip
+    assert fold_options(twice) == {}
+    single = tensor("y", 6, 6, 9)
+    point = Network("point", x, (conv("c", x, single), Mean("m", single, m, 0, 1 << 30, -5)), (Exit(m),))
+    assert fold_options(point) == {}  # a single tap
+    pooled = Network("pooled", x, (Mean("m", x, tensor("y", 1, 1, 3), 0, 1 << 30, -5),), (Exit(tensor("y", 1, 1, 3)),))
+    assert fold_options(pooled) == {}

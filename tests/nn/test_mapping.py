@@ -1,0 +1,128 @@
+"""Variants: what they cost by the array's contract, how lines are dealt, and which ones are chosen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from fluidnpu.hw import isa
+from fluidnpu.hw.config import CONFIGS, get_config
+from fluidnpu.nn import mapping
+from fluidnpu.nn.mapping import Geometry, MappingError, Variant, choose_variants
+from fluidnpu.nn.weights import conv_stream, pool_stream
+
+TINY = get_config("tiny")
+# 3x3, 16 -> 20 channels, 8x8, stride 1, on tiny: words of 8 bytes, beats of one word
+CONV = Geometry("conv", False, 3, 3, 1, 1, 8, 2, 2, 8, 8, 20, 3)
+POOL = Geometry("pool", True, 2, 2, 2, 2, 8, 3, 3, 4, 4, 20, 3)
+
+
+def test_geometry():
+    assert CONV.segments(TINY) == (1, 8) and CONV.lines(TINY) == 8 and CONV.stripe_pixels(TINY) == 8
+    wide = replace(CONV, in_w=70, out_w=70)
+    assert wide.segments(TINY) == (3, 24)  # 70 pixels, at most 32 rows: 24 + 24 + 22
+    assert wide.lines(TINY) == 24 and wide.stripe_pixels(TINY) == 24 + 2
+    assert replace(wide, sx=2, out_w=35).stripe_pixels(TINY) == 17 * 2 + 3
+
+
+def test_cycles_of_a_tile():
+    """docs/architecture.md: max(sum of steps, drain, output beats) per c-tile."""
+    # unstacked, 2 lines: 16 rows; 2 c-tiles of 8 channels, one of 4; 18 steps of max(16 rows, 8 or 4 weight beats)
+    assert mapping.tile_cycles(TINY, CONV, Variant(0, 0, 2), 2, 2) == 3 * 18 * 16
+    # 1 line of 8 rows: weights take as long as rows; with parameters (16 beats) longer
+    assert mapping.tile_cycles(TINY, CONV, Variant(0, 0, 1), 1, 1) == 2 * (18 * 8 + 16) + 18 * 8
+    # two sub-tiles of 2 lines share the weights of 4 columns: 5 c-tiles
+    assert mapping.tile_cycles(TINY, CONV, Variant(1, 0, 2), 2, 4) == 5 * 18 * 16
+    # depth stacking halves the steps, columns are 4
+    assert mapping.tile_cycles(TINY, CONV, Variant(0, 1, 2), 2, 2) == 5 * 9 * 16
+    # 1x1 with one word: the drain (16 rows * 2 quads of 4 lanes) and not the steps decide
+    short = replace(CONV, kh=1, kw=1, in_pixel_beats=1, in_words=1)
+    assert mapping.tile_cycles(TINY, short, Variant(0, 0, 2), 2, 2) == 32 + 32 + 16
+    # pool: a c-tile has one word (8 channels): 4 taps of max(16 rows, RMW)
+    assert mapping.tile_cycles(TINY, POOL, Variant(0, 0, 4), 4, 4) == 3 * 4 * 16
+
+
+def test_weight_beats_are_the_length_of_the_stream():
+    rng = np.random.default_rng(3)
+    for config in CONFIGS.values():
+        for _ in range(20):
+            channels, depth = int(rng.integers(1, 3 * config.pes)), int(rng.integers(1, 5 * config.bus_bytes))
+            kh, kw = (int(n) for n in rng.integers(1, 4, 2))
+            beats, out_beats = -(-depth // config.bus_bytes), -(-channels // config.bus_bytes)
+            words = -(-depth // config.lanes)
+            conv = Geometry("c", False, kh, kw, 1, 1, 9, beats, words, 9, 9, channels, out_beats)
+            weights = np.zeros((channels, kh, kw, depth), np.int8)
+            zeros = np.zeros(channels, np.int32)
+            for v in (Variant(0, 0, 1), Variant(1, 0, 1), Variant(0, 1, 1)):
+                if beats % (1 << v.log2_kd):
+                    continue
+                per_tap = mapping.words_per_tap(config, conv, v.log2_kd)
+                stream = conv_stream(config, weights, zeros, zeros, zeros, v.log2_kr, v.log2_kd, per_tap, beats)
+                assert mapping.weight_beats(config, conv, v) * config.bus_bytes == len(stream), (config.name, v)
+            pool = replace(conv, pool=True, in_pixel_beats=out_beats)
+            for log2_kr in (0, 1):
+                stream = pool_stream(config, channels, log2_kr)
+                assert mapping.weight_beats(config, pool, Variant(log2_kr, 0, 1)) * config.bus_bytes == len(stream)
+
+
+def test_dealing():
+    left = [8, 8]
+    assert mapping.deal(Variant(1, 0, 5), left) == [[5], [3, 2]] and left == [0, 6]
+    assert mapping.deal(Variant(1, 0, 5), left) == [[3], [3]] and left == [0, 0]  # ceil(6 / 2) lines each
+    left = [2]
+    assert mapping.deal(Variant(2, 0, 4), left) == [[1], [1]] and left == [0]
+
+
+def test_what_does_not_fit():
+    for geometry, variant, message in (
+        (CONV, Variant(2, 1, 1), "kr * kd = 8 is more than max_stack = 4"),
+        (replace(CONV, in_pixel_beats=3, in_w=7), Variant(0, 1, 1), "cannot be dealt to kd = 2 stacks"),
+        (POOL, Variant(0, 1, 1), "cannot be dealt"),
+        (replace(POOL, padded_average=True), Variant(1, 0, 1), "a padded average pool cannot be row stacked"),
+        (replace(CONV, in_w=50, in_pixel_beats=4), Variant(0, 0, 1),
+         "a window of 3 input lines takes 4800 bytes, a bank half holds 4096"),
+        (replace(CONV, out_pixel_beats=9, out_channels=72), Variant(0, 0, 8),
+         "a tile's output takes 512 beats of staging, there are 256"),
+    ):  # fmt: skip
+        assert message in mapping.fits(TINY, geometry, variant)
+    assert mapping.fits(TINY, CONV, Variant(1, 1, 4)) is None
+    edge = get_config("edge")  # chunks of 64 channels, c-tiles of 32: whole; a chunk that is the whole pixel: any
+    assert mapping.fits(edge, replace(CONV, out_channels=100, out_pixel_beats=7), Variant(0, 0, 1)) is None
+    with pytest.raises(MappingError, match="conv does not fit tiny: a window of 3 input lines takes 4800 bytes"):
+        choose_variants(TINY, replace(CONV, in_w=50, in_pixel_beats=4), 1 << 30)
+
+
+def test_chosen_variants():
+    rng = np.random.default_rng(4)
+    for config in CONFIGS.values():
+        for _ in range(12):
+            k, size, depth = (int(rng.integers(low, high)) for low, high in ((1, 4), (4, 40), (1, 70)))
+            channels = int(rng.integers(1, 90))
+            beats, out_beats = -(-depth // config.bus_bytes), -(-channels // config.bus_bytes)
+            words = -(-depth // config.lanes)
+            geometry = Geometry("c", False, k, k, 1, 1, size, beats, words, size, size, channels, out_beats)
+            try:
+                variants, selection = choose_variants(config, geometry, 1 << 30)
+            except MappingError:
+                continue
+            assert 1 <= len(variants) <= isa.VARIANTS and len(set(variants)) == len(variants)
+            assert len(selection) == config.slots and set(selection) <= set(range(len(variants)))
+            assert variants[0].log2_kr == variants[0].log2_kd == 0
+            assert all(mapping.fits(config, geometry, v) is None for v in variants)
+            table = [variants[i] for i in selection]
+            flat = [variants[0]] * config.slots
+
+            def cost(table, config=config, geometry=geometry):
+                return sum(mapping.layer_cycles(config, geometry, table, n) / n for n in range(1, config.slots + 1))
+
+            assert cost(table) <= cost(flat), (config.name, geometry)
+
+
+def test_short_tiles_are_kept():
+    """Variants whose longest tile is too long are left out if there are others."""
+    for limit in (150, 400, 900):
+        variants, _ = choose_variants(TINY, CONV, limit)
+        if limit >= 448:  # one line, unstacked
+            assert all(
+                mapping.tile_cycles(TINY, CONV, v, v.max_lines, v.max_lines << v.log2_kr) <= limit for v in variants
+            )
+    assert choose_variants(TINY, CONV, 1)[0][0] == Variant(0, 0, 1)  # nothing is short enough: the shortest
