@@ -107,6 +107,7 @@ def _figures_of(build, config, program, images, exits, memory):
         now = boundaries.index(ends[pc])
         cycles = boundaries[now] - boundaries[before]
         descriptor = isa.decode(isa.DESCRIPTOR_FIELDS, _words(program, pc & mask))
+        pixels = descriptor["out_w"] * descriptor["out_h"]
         exact = total = 0
         for tile in mine:
             edges = [*tile["ctiles"], tile["last"] + 1]
@@ -127,7 +128,8 @@ def _figures_of(build, config, program, images, exits, memory):
                 "ctiles_exact": exact,
                 "causes": {c: at[now][c] - at[before][c] for c in CAUSES},
                 "kernel": [descriptor["kh"], descriptor["kw"]],
-                "in_channels": _input_channels(program, descriptor),
+                "in_channels": op.macs
+                // max(1, pixels * descriptor["out_channels"] * descriptor["kh"] * descriptor["kw"]),
             }
         )
         before = now
@@ -137,12 +139,6 @@ def _figures_of(build, config, program, images, exits, memory):
 def _words(program, index):
     raw = program.region[index * isa.DESCRIPTOR_BYTES : (index + 1) * isa.DESCRIPTOR_BYTES]
     return [int.from_bytes(raw[i : i + 4], "little") for i in range(0, len(raw), 4)]
-
-
-def _input_channels(program, descriptor):
-    """Channels of the layer's input; tensors may share memory, so its shape counts too."""
-    wanted = tuple(descriptor[name] for name in ("in_offset", "in_h", "in_w", "in_pixel_beats"))
-    return next(t.channels for t in program.tensors.values() if (t.offset, t.height, t.width, t.pixel_beats) == wanted)
 
 
 async def run_group(bench, program, slots, images, exits, memory, samples):

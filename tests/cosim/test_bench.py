@@ -1,0 +1,66 @@
+"""The benchmarks measure what they say, on tiny."""
+
+import numpy as np
+import pytest
+from fluidnpu.hw.array.array import Array
+from fluidnpu.hw.isa import CAUSES, DESCRIPTOR_FIELDS, Op, decode
+from fluidnpu.nn.compiler import CompileOptions, compile_network
+from fluidnpu.nn.exits import limit_of
+from fluidnpu.nn.tflite_reader import read_network
+from fluidnpu.sim.bench.ablation import ablation
+from fluidnpu.sim.bench.feeding import packed
+from fluidnpu.sim.bench.layers import ctile_formula, layer_figures
+from fluidnpu.sim.bench.preemption import preemption_latencies
+from fluidnpu.sim.cli import MODELS
+
+
+@pytest.fixture(scope="module")
+def digits(tiny):
+    config, _ = tiny
+    network = read_network(MODELS / "digits.tflite")
+    program = compile_network(network, config, CompileOptions(limits=(limit_of(0.8),) * 3))
+    with np.load(MODELS / "digits_views.npz") as views:
+        return program, packed(program, views["x"][:4])
+
+
+def test_layers_account_for_every_cycle(tiny, digits):
+    config, build = tiny
+    program, images = digits
+    rows = layer_figures(build, config, program, images, (2,), exits=0)[2]
+    assert [r["layer"] for r in rows if r["useful_macs"]] == [
+        "conv0",
+        "conv1",
+        "conv6",
+        "conv7",
+        "conv12",
+        "conv13",
+        "fc15",
+    ]
+    for row in rows:
+        assert abs(sum(row["causes"][c] for c in CAUSES) - row["cycles"]) <= 8  # the copy's own delay, in and out
+        assert 0 <= row["utilisation"] <= 1 and row["ctiles_exact"] <= row["ctiles"]
+    wide = [r for r in rows if r["kernel"] == [3, 3] and r["in_channels"] >= 16]
+    assert len(wide) == 5 and sum(r["ctiles_exact"] for r in wide) > 0.5 * sum(r["ctiles"] for r in wide)
+
+
+def test_formula_of_a_c_tile(tiny):
+    config, _ = tiny
+    fields = {f.name: 0 for f in DESCRIPTOR_FIELDS}
+    fields |= decode(DESCRIPTOR_FIELDS, [0] * 32)
+    fields |= {"op": Op.CONV, "kh": 3, "kw": 3, "out_channels": 12, "words0": 2}
+    tile = {"rows": 20, "log2_kr": 0, "log2_kd": 0}
+    # 18 steps of 20 rows; 8 columns: 8 weight beats and 16 parameter beats in the first step; then 4 columns
+    assert ctile_formula(config, fields, tile) == [24 + 17 * 20, 18 * 20]
+    short = {"rows": 1, "log2_kr": 0, "log2_kd": 0}
+    least = max(1, Array.RMW_DISTANCE)
+    assert ctile_formula(config, fields, short) == [24 + 16 * 8 + max(least, 4), 12 + 16 * 4 + least]
+
+
+def test_ablation_and_preemption(tiny, digits):
+    config, build = tiny
+    program, images = digits
+    rows = ablation(build, config, program, images)
+    cycles = {(r["rigid"], r["unstacked"]): r["cycles"] for r in rows}
+    assert cycles[False, False] < cycles[True, True] and max(r["speedup"] for r in rows) > 1
+    latencies = preemption_latencies(build, config, program, images, moments=2)
+    assert len(latencies) == 2 and (latencies > 0).all()
