@@ -10,9 +10,10 @@ from amaranth.utils import bits_for, ceil_log2
 
 from . import isa
 
-__all__ = ["DIMENSION_BITS", "PARAMETER_BYTES", "Layouts", "descriptor_layout"]
+__all__ = ["DIMENSION_BITS", "PARAMETER_BYTES", "RMW_DISTANCE", "Layouts", "descriptor_layout"]
 
 DIMENSION_BITS = 12  # image rows and columns: at most 4095
+RMW_DISTANCE = 2  # cycles between an accumulator's read and the next one that may see its write: least of a step
 PARAMETER_BYTES = 16  # bias int32, multiplier int32, shift int8, 7 unused: one output channel's requantiser
 
 

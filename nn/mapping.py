@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from math import ceil
 
 from fluidnpu.hw import isa
-from fluidnpu.hw.tile import PARAMETER_BYTES
+from fluidnpu.hw.tile import PARAMETER_BYTES, RMW_DISTANCE
 
 __all__ = ["Geometry", "MappingError", "Variant", "choose_variants", "tile_cycles"]
 
-RMW = 3  # least cycles of a step
 LATENCY = 120  # from a tile's last sum to the first sum of one that reads its output, beside the transfers themselves
 LOAD_DELAY = 90  # from a tile's start to the next one's first stripe beat: dealing and the memory's latency
 
@@ -107,12 +106,12 @@ def tile_cycles(config, geometry, variant, lines, total_lines):
     def c_tile(columns):
         if geometry.pool:
             words = ceil(columns / config.lanes)
-            first = max(rows, ceil(columns / config.words_per_beat), RMW)
-            steps = words * (first + (geometry.kh * geometry.kw - 1) * max(rows, RMW))
+            first = max(rows, ceil(columns / config.words_per_beat), RMW_DISTANCE)
+            steps = words * (first + (geometry.kh * geometry.kw - 1) * max(rows, RMW_DISTANCE))
         else:
             words = ceil((columns << variant.log2_kd) / config.words_per_beat)
             count = geometry.kh * geometry.kw * words_per_tap(config, geometry, variant.log2_kd)
-            step = max(rows, words, RMW)
+            step = max(rows, words, RMW_DISTANCE)
             parameters = ceil(columns * PARAMETER_BYTES / config.bus_bytes)
             steps = max(count * step, count * words + parameters)
         return max(steps, total_rows * ceil(columns / width), total_rows * ceil(columns / config.bus_bytes))

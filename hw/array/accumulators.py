@@ -5,12 +5,11 @@ from amaranth.lib import data, memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-from ..tile import Layouts
+from ..tile import RMW_DISTANCE, Layouts
 from .stacking import Stacking, select
 
 __all__ = ["ACC_LATENCY", "RMW_DISTANCE", "TAP_BITS", "Accumulators"]
 
-RMW_DISTANCE = 2  # cycles from a row's update to the next update of the same row
 ACC_LATENCY = 2  # cycles from acc_request to acc_values
 TAP_BITS = 16
 
