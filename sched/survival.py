@@ -15,6 +15,7 @@ from functools import cache
 from math import comb
 
 import numpy as np
+from fluidnpu.hw import isa
 
 __all__ = ["ExitRates", "SurvivalTables", "binomial"]
 
@@ -75,13 +76,14 @@ class SurvivalTables:
     exit_operations : index of the EXIT operation of each exit
     rates : ExitRates; `refresh` rebuilds the tables when they have drifted
     drift : largest change of a rate that needs no new tables
+    lines : of each operation (default 1)
 
     Members: ``hazard`` [L], ``survival`` [L + 1]; ``remaining`` W, ``sojourn`` F, ``catch_up`` D, ``gathered`` G, all
     [L + 1, B + 1]; ``alive`` p, list of L + 1 arrays indexed k, x; ``percentile(l, b, share=0.95)``: time within which
     that share of the samples at l have left; ``B`` most live samples, ``L`` operations.
     """
 
-    def __init__(self, latency, exit_operations, rates, drift=0.03):
+    def __init__(self, latency, exit_operations, rates, drift=0.03, lines=None):
         self.latency, self.rates, self.drift = latency, rates, drift
         self.exit_operations = list(exit_operations)
         self.L, self.B = latency.operations, latency.slots
@@ -90,6 +92,9 @@ class SurvivalTables:
                 f"exit operations {self.exit_operations} do not go with {len(rates.start) + 1} exits and "
                 f"{self.L} operations"
             )
+        self.lines = [1] * self.L if lines is None else list(lines)
+        if len(self.lines) != self.L:
+            raise ValueError(f"lines of {len(self.lines)} operations, there are {self.L}")
         self._build()
 
     @classmethod
@@ -99,7 +104,9 @@ class SurvivalTables:
 
         latency = estimate_latency(program, slots) if latency is None else latency
         rates = ExitRates(len(program.exits)) if rates is None else rates
-        return cls(latency, [e.op for e in program.exits], rates)
+        words = np.frombuffer(program.region, "<u4", len(program.ops) * isa.DESCRIPTOR_WORDS)
+        descriptors = [isa.decode(isa.DESCRIPTOR_FIELDS, w) for w in words.reshape(len(program.ops), -1)]
+        return cls(latency, [e.op for e in program.exits], rates, lines=[max(1, d["lines"]) for d in descriptors])
 
     def refresh(self):
         """Rebuild the tables if a rate has moved by more than ``drift``; True if so."""

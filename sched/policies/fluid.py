@@ -1,5 +1,6 @@
 """Fluid batching: exit-aware, preemptive. Newcomers catch up and merge when that pays."""
 
+import numpy as np
 from fluidnpu.sched.planning import Plan
 
 from .base import Admit, Batch, Policy
@@ -24,11 +25,12 @@ class Fluid(Policy):
     At every event
 
     * nothing runs: start as many as `Plan.start_size` says, all in the same cycle;
-    * somebody waits: let K[l][b][q] (`Plan.merge_size`) newcomers catch up, l being the rearmost operation of the group
-      of b; more, if a newcomer would otherwise miss its deadline;
+    * somebody waits: let as many newcomers catch up as cost least (`Plan.merge_costs`), l being the rearmost operation
+      of the group; a deadline that the queue would miss costs ``miss_cost`` times a single sample's full latency;
     * but only as many as leave every sample ahead, if it is not yet late, its catch-up time plus the 95th percentile of
       its remaining time until its deadline, and only if none was preempted ``most_preemptions`` times already;
-    * a sample that waits for laggards and would become late by it is raised to URGENT and stops waiting.
+    * a sample that newcomers were let past, and that would become late by waiting for them but not without them, is
+      raised to URGENT and stops waiting.
 
     Parameters
     ----------
@@ -37,11 +39,12 @@ class Fluid(Policy):
     merge : "profit", "always" (as many as there are slots: for comparison), "never"
     defer : newcomers that do not merge "hold" a slot without running, "run" in the gaps that the group leaves (work
         that their own batch will not share), or stay in the "queue"
+    miss_cost : see above; 0 merges for the mean latency alone
     """
 
     name = "fluid"
 
-    def __init__(self, model=None, most_preemptions=2, merge="profit", defer="hold"):
+    def __init__(self, model=None, most_preemptions=2, merge="profit", defer="hold", miss_cost=1.0):
         if model is None:
             raise ValueError("fluid: it needs SurvivalTables (model)")
         if most_preemptions < 0:
@@ -50,7 +53,11 @@ class Fluid(Policy):
             raise ValueError(f"fluid: merge = {merge!r}, it must be one of {', '.join(_MERGES)}")
         if defer not in _DEFERS:
             raise ValueError(f"fluid: defer = {defer!r}, it must be one of {', '.join(_DEFERS)}")
+        if miss_cost < 0:
+            raise ValueError(f"fluid: miss_cost = {miss_cost}, it must be at least 0")
         super().__init__(model)
+        self.miss_cost = miss_cost
+        self._alone = float(model.latency.cycles[:, 1].sum())
         self.most_preemptions, self.merge, self.defer = most_preemptions, merge, defer
         self.plan, self._planned_rate = Plan(model), 0.0
         self._known, self._latest, self._gaps, self._gap = set(), None, 0, 0.0  # arrivals
@@ -117,26 +124,32 @@ class Fluid(Policy):
         return 1 / max(1.0, self._gap) if self._gaps >= _LEAST_GAPS else 0.0
 
     def _place(self, sample):
-        return min(sample.op, self.model.L - 1)
+        """The operation at which the sample stands, the next one if half of its lines are dealt."""
+        op = min(sample.op, self.model.L - 1)
+        return min(op + (2 * sample.line >= self.model.lines[op]), self.model.L - 1) if sample.line else op
 
     def _merge_count(self, state, group, queue):
         """How many of the queue join the group now."""
-        l, b, q = min(self._place(s) for s in group), len(group), len(queue)
-        most = min(q, self.model.B - b)
+        l, b = min(self._place(s) for s in group), len(group)
+        most = min(len(queue), self.model.B - b)
         if most <= 0 or self.merge == "never":
             return 0
-        count = most if self.merge == "always" else self.plan.merge_size(l, b, q)
+        count = most
         if self.merge == "profit":
-            done = self.model.remaining[l, b]
-            for i, waiting in enumerate(queue[count:most], count + 1):
-                slack = self._slack(state, getattr(waiting, "request", waiting))
-                if slack is not None:
-                    alone, joined = self.model.percentile(0, 1), self.model.percentile(0, b + i)
-                    if joined <= slack < done + alone:
-                        count = i
+            misses = [self._misses(state, l, b, queue, k) for k in range(most + 1)]
+            costs = self.plan.merge_costs(l, b, len(queue)) + self._alone * np.array(misses) * self.miss_cost
+            count = int(np.argmin(np.round(costs, 6)))
         while count and not self._harmless(state, group, count):
             count -= 1
         return count
+
+    def _misses(self, state, l, b, queue, count):
+        """Requests of the queue that miss their deadlines (95th percentile) if ``count`` of them join the group."""
+        model = self.model
+        joined = model.percentile(0, min(b + count, model.B))
+        later = model.catch_up[l, count] + model.remaining[l, min(b + count, model.B)] + model.percentile(0, 1)
+        slacks = [self._slack(state, getattr(waiting, "request", waiting)) for waiting in queue]
+        return sum(slack is not None and slack < (joined if i < count else later) for i, slack in enumerate(slacks))
 
     def _harmless(self, state, group, count):
         """No sample ahead is preempted too often or made late by ``count`` newcomers."""
@@ -163,7 +176,8 @@ class Fluid(Policy):
                 continue
             behind = sum(self._place(s) < l for s in group)
             stall = self.model.catch_up[l, behind] - self.model.catch_up[rear, behind]
-            if self.model.percentile(l, 1) <= slack < stall + self.model.percentile(l, len(group)):
+            ahead = self.model.percentile(l, len(group) - behind)
+            if sample.preempted and ahead <= slack < stall + self.model.percentile(l, len(group)):
                 raised.append(sample.slot)
         return [Batch(tuple(raised), URGENT, reason="urgent")] if raised else []
 

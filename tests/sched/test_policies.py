@@ -179,12 +179,38 @@ def test_a_newcomer_that_would_miss_its_deadline_is_let_in():
 
 
 def test_a_sample_that_laggards_would_make_late_stops_waiting():
-    policy = fluid()
-    (action,) = policy.decide(state_of((8, ACTIVE, 1000 + 899), (1, ACTIVE, None)))
+    """Newcomers were let past slot 0, at layer 8: 700 to catch up from layer 1, 200 to go."""
+
+    def decide(deadline, preempted=1, priority=ACTIVE, op=8):
+        state = state_of((op, priority, deadline), (1, ACTIVE, None))
+        state.live[0].preempted = preempted
+        return fluid().decide(state)
+
+    (action,) = decide(1000 + 899)
     assert (action.slots, action.priority, action.reason) == ((0,), URGENT, "urgent")
-    assert policy.decide(state_of((8, ACTIVE, 1000 + 900), (1, ACTIVE, None))) == []
-    assert policy.decide(state_of((8, ACTIVE, 1000 + 199), (1, ACTIVE, None))) == []  # lost anyway
-    assert policy.decide(state_of((8, URGENT, 1000 + 899), (1, ACTIVE, None))) == []  # done already
+    assert decide(1000 + 900) == []  # in time anyhow
+    assert decide(1000 + 199) == []  # late anyhow
+    assert decide(1000 + 899, preempted=0) == []  # they started together
+    assert decide(1000 + 899, priority=URGENT) == []  # it does not wait
+    assert decide(1000 + 899, op=1) == []  # nobody is behind
+
+
+def test_half_a_layer_counts():
+    """Merging at layer 4 of 10 pays, at 5 it does not: what is half done counts as done."""
+    model = model_of(chain([10]), constant)
+    model.lines = [8] * model.L
+    for line, kind in ((0, "merge"), (3, "merge"), (4, "defer")):
+        state = state_of((4, ACTIVE, None), waiting=[Request("new", 990, image())])
+        state.live[0].line = line
+        (action,) = make_policy("fluid", model).decide(state)
+        assert action.reason == kind, line
+
+
+def test_miss_cost_can_be_switched_off():
+    state = state_of((7, ACTIVE, None), waiting=[Request("new", 1000, image(), 1290)])
+    assert [a.reason for a in fluid(miss_cost=0).decide(state)] == ["defer"]
+    with pytest.raises(ValueError, match="miss_cost = -1, it must be at least 0"):
+        fluid(miss_cost=-1)
 
 
 def test_deferred_samples_come_first():

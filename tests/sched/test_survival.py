@@ -88,6 +88,7 @@ def test_tables_are_rebuilt_when_the_rates_drift():
         (lambda: ExitRates(2, [1.5]), "within 0..1"),
         (lambda: ExitRates(2, window=1), "window 1 at least 2"),
         (lambda: SurvivalTables(LatencyTable(np.zeros((2, 3))), [5], ExitRates(1)), "2 operations"),
+        (lambda: SurvivalTables(LatencyTable(np.zeros((2, 3))), [1], ExitRates(1), lines=[1]), "lines of 1 operations"),
     ],
 )
 def test_wrong_parameters(make, message):
@@ -111,4 +112,5 @@ def test_estimate_from_the_program_and_file(tmp_path):
     (tmp_path / "other.json").write_text("[]")
     with pytest.raises(ValueError, match="not a latency table"):
         LatencyTable.load(tmp_path / "other.json")
-    assert SurvivalTables.of_program(program, 4).L == 5
+    model = SurvivalTables.of_program(program, 4)
+    assert (model.L, model.lines) == (5, [1] * 5)
