@@ -242,6 +242,8 @@ def _layer(step, config, places, region, longest, nseg_of):
         values["op"].name,
         macs=layer.macs * (high - low) // layer.output.channels,
         head=step.head,
+        tile_cycles=max(mapping.longest_tile(config, geometry, v) for v in variants),
+        load_beats=max(mapping.longest_load(config, geometry, v) for v in variants),
         variants=[
             {
                 "kr": 1 << variants[v].log2_kr,

@@ -10,7 +10,15 @@ from math import ceil
 from fluidnpu.hw import isa
 from fluidnpu.hw.tile import PARAMETER_BYTES, RMW_DISTANCE
 
-__all__ = ["Geometry", "MappingError", "Variant", "choose_variants", "tile_cycles"]
+__all__ = [
+    "Geometry",
+    "MappingError",
+    "Variant",
+    "choose_variants",
+    "longest_load",
+    "longest_tile",
+    "tile_cycles",
+]
 
 LATENCY = 120  # from a tile's last sum to the first sum of one that reads its output, beside the transfers themselves
 LOAD_DELAY = 90  # from a tile's start to the next one's first stripe beat: dealing and the memory's latency
@@ -207,10 +215,10 @@ def choose_variants(config, geometry, max_tile_cycles):
     if not flat:
         raise MappingError(f"{geometry.name} does not fit {config.name}: {fits(config, geometry, Variant(0, 0, 1))}")
     # A tile is never shorter than its weights: where even the shortest one is too long, nothing longer is taken.
-    flat_limit = max(max_tile_cycles, min(_longest_tile(config, geometry, v) for v in flat))
-    limit = max(max_tile_cycles, min(_longest_tile(config, geometry, v) for v in options))
-    flat = [v for v in flat if _longest_tile(config, geometry, v) <= flat_limit]
-    options = [v for v in options if _longest_tile(config, geometry, v) <= limit]
+    flat_limit = max(max_tile_cycles, min(longest_tile(config, geometry, v) for v in flat))
+    limit = max(max_tile_cycles, min(longest_tile(config, geometry, v) for v in options))
+    flat = [v for v in flat if longest_tile(config, geometry, v) <= flat_limit]
+    options = [v for v in options if longest_tile(config, geometry, v) <= limit]
 
     def plan(chosen):
         """(relative cost, selection) of a set of variants; each count builds on the smaller ones."""
@@ -245,6 +253,17 @@ def _options(config, geometry):
     return [Variant(kr, kd, n) for kr in stacks for kd in stacks for n in sorted(lines) if n <= most]
 
 
-def _longest_tile(config, geometry, variant):
+def longest_load(config, geometry, variant):
+    """Most stripe beats of a tile: every sub-tile full, split over as many samples as there are slots."""
+    lines = min(variant.max_lines, config.slots * geometry.lines(config))
+    fragments = min(lines, config.slots)
+    window = min(geometry.sy, geometry.kh)
+    stripe = geometry.stripe_pixels(config) * geometry.in_pixel_beats
+    capacity = (config.bank_beats * config.max_stack >> variant.log2_kr) // stripe
+    return min(capacity, fragments * geometry.kh + (lines - fragments) * window) * stripe << variant.log2_kr
+
+
+def longest_tile(config, geometry, variant):
+    """Most cycles of a tile of this variant."""
     lines = min(variant.max_lines, config.slots * geometry.lines(config))
     return tile_cycles(config, geometry, variant, lines, lines << variant.log2_kr)

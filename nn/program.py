@@ -75,13 +75,16 @@ class ProgramExit:
 
 @dataclass(frozen=True)
 class OpInfo:
-    """What reports want to know of an operation. ``macs``: useful MACs of one sample; ``exit``: of EXIT and JUMP."""
+    """What reports want to know of an operation. ``macs``: useful MACs of one sample; ``exit``: of EXIT and JUMP;
+    ``tile_cycles``, ``load_beats``: of its longest tile, over all variants."""
 
     name: str
     op: str
     macs: int = 0
     exit: int = -1
     head: int = -1  # exit whose head it belongs to, -1: trunk
+    tile_cycles: int = 0
+    load_beats: int = 0
     variants: list = field(default_factory=list)  # {"kr", "kd", "max_lines"} for 1, 2, ... live samples
 
 

@@ -19,7 +19,7 @@ from .ablation import ablation
 from .feeding import packed
 from .layers import layer_figures
 from .pictures import draw_layers, draw_preemption
-from .preemption import preemption_latencies
+from .preemption import overhead_bound, preemption_bound, preemption_latencies
 from .tables import markdown
 
 __all__ = ["main"]
@@ -57,7 +57,10 @@ def main(config_name="edge", network_file=None, images_file=None, folder="build/
             "seed": seed,
             "cycles": [int(c) for c in latencies],
             "network_cycles": alone,
-            "longest_tile": max(row["in_tiles"] // row["tiles"] for row in results["layers_trunk"][live[-1]]),
+            "bound": preemption_bound(config, program),
+            "longest_tile": max(op.tile_cycles for op in program.ops),
+            "longest_load": max(op.load_beats for op in program.ops),
+            "overhead": overhead_bound(config, IDEAL),
         }
         status.update("speed of the co-simulation beside a bare Verilator run")
         bare = verilator_build(config.name, cached_verilog(config), data_bytes=config.bus_bytes, bare=True)

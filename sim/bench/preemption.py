@@ -11,9 +11,29 @@ from ..simulate import run_in_simulator
 from .feeding import prepared
 from .layers import started_tiles
 
-__all__ = ["preemption_latencies"]
+__all__ = ["overhead_bound", "preemption_bound", "preemption_latencies"]
 
 DOORBELL = register_address("DOORBELL")
+
+
+def overhead_bound(config, memory):
+    """Most cycles of a preemption beside the rest of one tile and the beats of one stripe load.
+
+    Actions in progress and the deal, at one slot or line per cycle each; discarding reads under way and the first new
+    ones; a write response; weights that were in the FIFO (docs/architecture.md, "Preemption").
+    """
+    lines = config.max_stack * config.max_lines
+    deal = config.slots + 4 + 3 * config.slots + 3 * lines + config.max_stack + 4  # scan, descriptor, dealer
+    sequencer = deal + config.fragments + 8 * config.slots + 40
+    in_flight = config.reads_in_flight * config.burst_beats
+    return sequencer + 2 * memory.read_latency + memory.write_latency + 2 * config.weight_fifo_beats + 3 * in_flight
+
+
+def preemption_bound(config, program, memory=IDEAL):
+    """Most cycles from a commit to the first MAC of a sample whose inputs are there: any tile, any load, overhead."""
+    tile = max(op.tile_cycles for op in program.ops)
+    load = max(op.load_beats for op in program.ops)
+    return tile + load + overhead_bound(config, memory)
 
 
 def preemption_latencies(build, config, program, images, moments, seed=1, memory=IDEAL):

@@ -93,7 +93,9 @@ def _preemption(p):
         "### Preemption latency: commit accepted to first MAC of the preempting sample\n\n"
         f"{p['moments']} random moments: mean {cycles.mean():.0f}, {quantiles}, maximum {cycles.max()} cycles; "
         f"the maximum is {100 * share:.1f} % of one sample's pass through the trunk ({p['network_cycles']} cycles), "
-        f"target {100 * TARGET_PREEMPTION:.0f} %.\n"
+        f"target {100 * TARGET_PREEMPTION:.0f} %. Bound: longest tile {p['longest_tile']} + longest stripe load "
+        f"{p['longest_load']} + overhead {p['overhead']} = {p['bound']} cycles; "
+        f"{'never' if cycles.max() <= p['bound'] else 'SOMETIMES'} above it.\n"
     )
 
 

@@ -7,7 +7,7 @@ from fluidnpu.hw.isa import ArrayEvent, EngineEvent, Opcode
 from fluidnpu.sim.replay import ENGINE_PORT
 from npu_host import Player
 
-__all__ = ["Preemption", "overhead_bound", "preemptions", "storms"]
+__all__ = ["Preemption", "preemptions", "storms"]
 
 
 async def storms(bench, scenarios, commits):
@@ -66,15 +66,6 @@ class Preemption:
     def overhead(self):
         """Cycles beyond the rest of one tile and the beats of the stripe."""
         return self.first_mac - self.effect - max(0, self.others_end - self.effect) - self.beats
-
-
-def overhead_bound(config, memory):
-    """Most cycles of `Preemption.overhead` (docs/architecture.md, "Preemption")."""
-    lines = config.max_stack * config.max_lines
-    deal = config.slots + 4 + 3 * config.slots + 3 * lines + config.max_stack + 4  # scan, descriptor, dealer
-    sequencer = deal + config.fragments + 8 * config.slots + 40
-    in_flight = config.reads_in_flight * config.burst_beats
-    return sequencer + 2 * memory.read_latency + memory.write_latency + 2 * config.weight_fifo_beats + 3 * in_flight
 
 
 def preemptions(config, outcome, story, beats_of):

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 from fluidnpu.hw.isa import Opcode
+from fluidnpu.sim.bench.preemption import overhead_bound
 from fluidnpu.sim.memory import IDEAL, MemorySettings
 from networks import draw_program
 from npu_checks import run_checked
-from preemptor import overhead_bound, preemptions, storms
+from preemptor import preemptions, storms
 from scenarios import samples_of, scenario
 
 SEED = 31
