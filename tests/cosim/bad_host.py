@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from fluidnpu.hw import isa
 from fluidnpu.hw.isa import Opcode, register_address
+from fluidnpu.sim.memory import IDEAL
 from fluidnpu.sim.replay import ENGINE_PORT
 from fluidnpu.sim.rtl_bench import Transaction
 from npu_host import Admission, Player, Scenario
@@ -196,6 +197,7 @@ async def fill_queues(bench, scenario):
     status.append(await player.read("STATUS"))
     empty = await bench.transact([Transaction(True, register_address("COMPLETION_POP"), 1)], check=False)
     level = await player.read("COMPLETION_LEVEL")
+    bench.set_memory(IDEAL)
     player.waiting = list(range(1, len(scenario.samples)))
     await player.run_plain()
     extra = {"free": free, "tags": tags, "refused": refused, "words": status, "pop": empty[0].response, "level": level}

@@ -296,7 +296,7 @@ def test_random_descriptors(tiny, network, models, times):
     for n in range(times):
         rng = random.Random(f"descriptors {n}")
         mutants = []
-        for _ in range(150):
+        for _ in range(100):
             c = rng.choice(models)
             op = rng.randrange(len(c.program.ops))
             any_bits = rng.random() < 0.25
@@ -348,7 +348,7 @@ def test_random_programs(tiny, network, times):
     config, _ = tiny
     for n in range(times):
         rng = random.Random(f"programs {n}")
-        drawn = [_random_mutant(rng, config, 1 << 15, 1 << 15) for _ in range(75)]
+        drawn = [_random_mutant(rng, config, 1 << 15, 1 << 15) for _ in range(50)]
         beside = [any(_beside(d) for d in _descriptors(mutant)) for mutant in drawn]
         for model in (True, False):
             mutants = [mutant for mutant, aside in zip(drawn, beside, strict=True) if aside != model]
