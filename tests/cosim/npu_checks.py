@@ -51,6 +51,11 @@ class Story:
         places, op = self._place(tile)
         return places.ops[op]
 
+    def stripe_rows(self, tile):
+        """Input rows that a tile loads."""
+        places, op = self._place(tile)
+        return sum(len(places.layers[op].stripe_rows(f)) for f in tile.fragments)
+
     def stripe_beats(self, tile):
         """Beats that a tile loads."""
         places, op = self._place(tile)

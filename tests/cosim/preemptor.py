@@ -3,11 +3,12 @@
 from dataclasses import dataclass
 
 from fluidnpu.hw import isa
+from fluidnpu.hw.engine.descriptor_check import DescriptorCheck
 from fluidnpu.hw.isa import ArrayEvent, EngineEvent, Opcode
 from fluidnpu.sim.replay import ENGINE_PORT
 from npu_host import Player
 
-__all__ = ["Preemption", "preemptions", "storms"]
+__all__ = ["Preemption", "load_cycles", "overhead_bound", "preemptions", "storms"]
 
 
 async def storms(bench, scenarios, commits):
@@ -53,26 +54,41 @@ class Preemption:
     """A commit that let the last slot run.
 
     effect : cycle in which the command was executed; others_end : last MAC of the tile in front of the slot's first
-    one; first_mac : of that; beats : what it loads; dropped : a dealt tile gave way
+    one; first_mac : of that; load : cycles of its stripes; dropped : a dealt tile gave way
     """
 
     effect: int
     others_end: int
     first_mac: int
-    beats: int
+    load: int
     dropped: bool
 
     @property
     def overhead(self):
-        """Cycles beyond the rest of one tile and the beats of the stripe."""
-        return self.first_mac - self.effect - max(0, self.others_end - self.effect) - self.beats
+        """Cycles beyond the rest of one tile and the load of the stripes."""
+        return self.first_mac - self.effect - max(0, self.others_end - self.effect) - self.load
 
 
-def preemptions(config, outcome, story, beats_of):
-    """Every commit after which the last slot, its inputs being there, got a tile.
+def overhead_bound(config, memory):
+    """Most cycles of `Preemption.overhead`: K of docs/architecture.md, "Preemption"."""
+    slots, latency, lines = config.slots, memory.read_latency, config.max_stack * config.max_lines
+    in_flight = config.reads_in_flight * config.burst_beats
+    fetch = latency + isa.DESCRIPTOR_BYTES // config.bus_bytes + DescriptorCheck.CYCLES
+    sequencer = 8 * slots + 2 + config.fragments + (4 * slots + lines + config.max_stack + 8)
+    discard = latency + config.weight_fifo_beats + in_flight
+    first_beat = 20 + latency + config.weight_fifo_beats + in_flight
+    tracker = memory.write_latency + config.stage_beats
+    return sequencer + discard + slots * fetch + first_beat + tracker
 
-    beats_of : function Tile -> beats of its stripes
-    """
+
+def load_cycles(config, memory, story, tile):
+    """Cycles of a tile's stripes: its beats, or its bursts (one per input row) if those wait for one another."""
+    bursts = story.stripe_rows(tile)
+    return max(story.stripe_beats(tile), -(-bursts // config.reads_in_flight) * (memory.read_latency + 4))
+
+
+def preemptions(config, scenario, outcome, story):
+    """Every commit after which the last slot, its inputs being there, got a tile."""
     last = config.slots - 1
     array = outcome["events"][outcome["events"]["source"] != ENGINE_PORT]
     first, end = (
@@ -98,7 +114,8 @@ def preemptions(config, outcome, story, beats_of):
         elif kind == EngineEvent.START:
             n = len(started)
             if mark is not None and n:
-                found.append(Preemption(mark[0], end[n - 1], first[n], beats_of(announced), mark[1]))
+                load = load_cycles(config, scenario.memory, story, announced)
+                found.append(Preemption(mark[0], end[n - 1], first[n], load, mark[1]))
             started.append(announced)
             announced = mark = None
         elif kind == EngineEvent.RETIRE:

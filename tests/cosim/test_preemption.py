@@ -62,9 +62,10 @@ def test_bound(tiny, times):
             samples = samples_of(programs, 800, rng)
             options = {"samples": samples, "memory": memory, "memory_bytes": 1 << 23}
             cases.append((programs, scenario(config, programs, seed, **options)))
+        results = run_checked(config, build, cases, storms, commits=30)
         found = []
-        for story, outcome in run_checked(config, build, cases, storms, commits=30):
-            found += preemptions(config, outcome, story, story.stripe_beats)
+        for (_, played), (story, outcome) in zip(cases, results, strict=True):
+            found += preemptions(config, played, outcome, story)
         assert len(found) > 20 and sum(p.dropped for p in found) > 10
         most = max(found, key=lambda p: p.overhead)
         assert most.overhead <= overhead_bound(config, memory), (SEED, memory, most)
