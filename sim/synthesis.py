@@ -59,6 +59,8 @@ def measure(config, yosys, jobs=1, detail=()):
 
 def compare(name, measured, golden):
     """Lines of what is more than TOLERANCE off. Parameters: configuration; name of a row -> figures, twice."""
+    if not golden:
+        return [f"{name}: no golden figures; --update writes them"]
     lines = []
     for row, figures in measured.items():
         for resource, figure in figures.items():
@@ -78,17 +80,15 @@ def _rows(sides):
 
 
 def _print_rows(name, rows, golden):
-    print(f"\n{name:<18}" + "".join(f"{n:>10}{'golden':>10}{'off':>8}" for n in RESOURCES))
+    print(f"\n{name:<14}{'':<10}" + "".join(f"{resource:>10}" for resource in RESOURCES))
     for row, figures in rows.items():
-        line = f"{row:<18}"
-        for resource, figure in figures.items():
-            wanted = golden.get(row, {}).get(resource)
-            off = f"{figure / wanted - 1:+.1%}" if wanted else "" if wanted is None or not figure else "new"
-            line += "".join(
-                f"{'-' if n is None else f'{n:.3f}' if row == 'ratio' else f'{n:g}':>10}" for n in (figure, wanted)
-            )
-            line += f"{off:>8}"
-        print(line)
+        wanted = golden.get(row, {})
+        form = "{:>10.3f}" if row == "ratio" else "{:>10g}"
+        print(f"{row:<24}" + "".join(form.format(figures[n]) for n in RESOURCES))
+        if wanted:
+            off = [figures[n] / wanted[n] - 1 if wanted[n] else float(figures[n] != 0) for n in RESOURCES]
+            print(f"{'':<14}{'golden':<10}" + "".join(form.format(wanted[n]) for n in RESOURCES))
+            print(f"{'':<14}{'off':<10}" + "".join(f"{value:>+10.1%}" for value in off))
 
 
 def _print_blocks(sides):
@@ -96,12 +96,12 @@ def _print_blocks(sides):
     stackable, single = sides.values()
     all_luts = total(single)["LUT"]
     nothing = dict.fromkeys(RESOURCES, 0)
-    print(f"\n  {'block':<28}" + "".join(f"{n:>10}{'max 1':>8}" for n in RESOURCES) + f"{'LUT added':>12}{'of all':>8}")
+    print(f"\n  {'block':<30}" + "".join(f"{n:>10}{'max 1':>8}" for n in RESOURCES) + f"{'LUT added':>12}{'of all':>8}")
     for block in dict.fromkeys([*stackable, *single]):
         a, b = stackable.get(block, nothing), single.get(block, nothing)
         added = a["LUT"] - b["LUT"]
         line = "".join(f"{a[n]:>10g}{b[n]:>8g}" for n in RESOURCES)
-        print(f"  {block:<28}{line}{added:>+12g}{added / all_luts:>+8.1%}")
+        print(f"  {block:<30}{line}{added:>+12g}{added / all_luts:>+8.1%}")
 
 
 def main(argv=None):

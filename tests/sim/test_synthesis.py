@@ -159,6 +159,7 @@ def test_compare():
         "x stackable: LUT 1051, golden 1000: more than 5% off"
     ]
     assert len(synthesis.compare("x", {"stackable": {"LUT": 949, "DSP": 1}}, golden)) == 2
+    assert synthesis.compare("x", {}, {}) == ["x: no golden figures; --update writes them"]
     assert synthesis.compare("x", {"ratio": {"LUT": 1.0}}, golden) == ["x ratio: no golden figure for LUT"]
 
 
