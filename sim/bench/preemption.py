@@ -4,6 +4,7 @@ import random
 
 import numpy as np
 from fluidnpu.hw import isa
+from fluidnpu.hw.engine.descriptor_check import DescriptorCheck
 from fluidnpu.hw.isa import register_address
 
 from ..memory import IDEAL
@@ -17,16 +18,16 @@ DOORBELL = register_address("DOORBELL")
 
 
 def overhead_bound(config, memory):
-    """Most cycles of a preemption beside the rest of one tile and the beats of one stripe load.
-
-    Actions in progress and the deal, at one slot or line per cycle each; discarding reads under way and the first new
-    ones; a write response; weights that were in the FIFO (docs/architecture.md, "Preemption").
-    """
-    lines = config.max_stack * config.max_lines
-    deal = config.slots + 4 + 3 * config.slots + 3 * lines + config.max_stack + 4  # scan, descriptor, dealer
-    sequencer = deal + config.fragments + 8 * config.slots + 40
-    in_flight = config.reads_in_flight * config.burst_beats
-    return sequencer + 2 * memory.read_latency + memory.write_latency + 2 * config.weight_fifo_beats + 3 * in_flight
+    """Most cycles of a preemption beside the rest of one tile and one stripe load: docs/architecture.md, Preemption."""
+    slots, lines = config.slots, config.max_stack * config.max_lines
+    deal = 5 * slots + lines + config.max_stack + 8  # scan, descriptor, dealer
+    sequencer = 2 * deal + 2 * (slots + lines) + config.fragments + 8 * slots + 40
+    # Descriptors of samples that have just moved on, each to an operation of its own
+    fetch = memory.read_latency + isa.DESCRIPTOR_BYTES // config.bus_bytes + DescriptorCheck.CYCLES
+    # Discarding the dropped tile's reads; then the new tile's weights and an exit's reads go first
+    reads = 2 * (memory.read_latency + config.weight_fifo_beats + config.reads_in_flight * config.burst_beats)
+    tracker = memory.write_latency + config.stage_beats
+    return sequencer + (slots - 1) * fetch + reads + tracker
 
 
 def preemption_bound(config, program, memory=IDEAL):

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 from fluidnpu.hw import isa
-from fluidnpu.hw.engine.descriptor_check import DescriptorCheck
 from fluidnpu.hw.isa import ArrayEvent, EngineEvent, Opcode
 from fluidnpu.sim.replay import ENGINE_PORT
 from npu_host import Player
 
-__all__ = ["Preemption", "load_cycles", "overhead_bound", "preemptions", "storms"]
+__all__ = ["Preemption", "load_cycles", "preemptions", "storms"]
 
 
 async def storms(bench, scenarios, commits):
@@ -67,18 +66,6 @@ class Preemption:
     def overhead(self):
         """Cycles beyond the rest of one tile and the load of the stripes."""
         return self.first_mac - self.effect - max(0, self.others_end - self.effect) - self.load
-
-
-def overhead_bound(config, memory):
-    """Most cycles of `Preemption.overhead`: K of docs/architecture.md, "Preemption"."""
-    slots, latency, lines = config.slots, memory.read_latency, config.max_stack * config.max_lines
-    in_flight = config.reads_in_flight * config.burst_beats
-    fetch = latency + isa.DESCRIPTOR_BYTES // config.bus_bytes + DescriptorCheck.CYCLES
-    sequencer = 8 * slots + 2 + config.fragments + (4 * slots + lines + config.max_stack + 8)
-    discard = latency + config.weight_fifo_beats + in_flight
-    first_beat = 20 + latency + config.weight_fifo_beats + in_flight
-    tracker = memory.write_latency + config.stage_beats
-    return sequencer + discard + slots * fetch + first_beat + tracker
 
 
 def load_cycles(config, memory, story, tile):
