@@ -3,9 +3,21 @@
 import random
 from collections import deque
 
-__all__ = ["ClientMemory"]
+__all__ = ["ClientMemory", "Pins"]
 
 _PAGE_BYTES = 4096
+
+
+class Pins:
+    """Sets inputs only when they change: every set costs the simulator a settling."""
+
+    def __init__(self):
+        self.values = {}
+
+    def set(self, ctx, signal, value):
+        if self.values.get(id(signal)) != value:
+            self.values[id(signal)] = value
+            ctx.set(signal, value)
 
 
 class ClientMemory:
@@ -34,6 +46,10 @@ class ClientMemory:
         self.rng = random.Random(f"memory {seed}")
         self.bursts = []
         self.slower = 0
+        self.pins = Pins()
+        request = client.request
+        # Taken once: looking a member up costs more than reading it.
+        self.valid, self.ready, self.beat_valid = request.valid, request.ready, client.beat_valid
         self.cycle = 0
         self.pending = deque()  # (cycle from which on it comes, byte address, last)
 
@@ -49,13 +65,13 @@ class ClientMemory:
         client, bus = self.client, self.config.bus_bytes
         ready = self.chance()
         burst = None
-        ctx.set(client.request.ready, ready)
-        if ctx.get(client.request.valid) and ready:
+        self.pins.set(ctx, self.ready, ready)
+        if ctx.get(self.valid) and ready:
             p = ctx.get(client.request.p)
             burst = (p.addr, p.beats, p.arena, p.owner, not self.legal(p.addr, p.beats * bus, p.arena, p.owner))
             ctx.set(client.rejected, burst[-1])
         beat = bool(self.pending) and self.pending[0][0] <= self.cycle and self.chance()
-        ctx.set(client.beat_valid, beat)
+        self.pins.set(ctx, self.beat_valid, beat)
         if beat:
             _, address, last = self.pending.popleft()
             error = self.failing(address)

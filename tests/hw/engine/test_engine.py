@@ -1,10 +1,65 @@
-"""The whole Engine in random worlds, action for action against the model."""
+"""The whole Engine in random worlds: every action, tile and completion against the model (engine_bench.py).
+
+FLUIDNPU_LONG=1 adds hundreds of worlds.
+"""
+
+import os
+from collections import Counter
+from dataclasses import replace
 
 import pytest
+from fluidnpu.hw.config import CONFIGS
 
 from .engine_bench import EngineBench
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2, 5))
 def test_random_world(seed):
-    EngineBench(seed).run()
+    EngineBench(f"world {seed}", samples=5, latency=5).run()
+
+
+def test_errors():
+    """Memory errors of every kind and descriptors that break rules: each sample fails alone, nothing hangs."""
+    seen = Counter()
+    for seed in (0, 2):
+        seen += EngineBench(f"errors {seed}", samples=8, errors=0.02, bad=0.05, latency=5).run().stats
+    assert seen["completion FAILED"] > 5 and seen["REVOKE"] > 0, seen
+
+
+def test_soft_reset():
+    """A reset in the middle of everything waits for what is under way; afterwards the engine starts from nothing."""
+    seen = Counter()
+    for seed in range(1, 5):
+        seen += EngineBench(f"reset {seed}", samples=6, resets=2, latency=5).run().stats
+    assert seen["RESET"] > 3, seen
+
+
+@pytest.mark.parametrize("mode, seed", [("rigid", 0), ("unstacked", 1)])
+def test_ablations(mode, seed):
+    config = replace(CONFIGS["tiny"], slots=4, max_stack=4)
+    EngineBench(f"{mode} {seed}", samples=5, config=config, latency=5, **{mode: True}).run()
+
+
+def test_preemption():
+    """Priorities change all the time: tiles are revoked and their samples go on where they stood."""
+    bench = EngineBench("preemption 1", samples=6, errors=0, rigid=False, latency=20)
+    bench.host.ranks, bench.host.gaps, bench.host.chatter = range(4), (0, 20, 100), 6
+    bench.array.longest = 150
+    stats = bench.run().stats
+    assert stats["REVOKE"] > 1, stats
+
+
+def test_merging():
+    """Equal priorities: samples that come one after the other soon go through the layers together."""
+    config = replace(CONFIGS["tiny"], slots=4, max_stack=4)
+    runs = []
+    for seed in range(2):
+        bench = EngineBench(f"merging {seed}", samples=4, errors=0, rigid=False, config=config, latency=5)
+        bench.host.ranks, bench.host.chatter, bench.host.gaps, bench.host.always = (1,), 0, (0, 50), True
+        runs.append(bench.run().merging)
+    assert min(runs) == 1 and max(runs) <= 2, runs  # runs of a layer per layer visited
+
+
+@pytest.mark.parametrize("seed", range(300 if os.environ.get("FLUIDNPU_LONG") else 0))
+def test_many_worlds(seed):
+    EngineBench(f"long {seed}", samples=12, resets=int(seed % 4 == 0)).run()

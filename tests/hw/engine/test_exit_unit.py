@@ -86,8 +86,11 @@ def random_logits(rng, classes):
     return np.array(rng.choices(values[kind], k=classes), np.int8)
 
 
-@pytest.mark.parametrize("name", ["tiny", "gemmini16", "hub"])
-@pytest.mark.parametrize("memory", [{}, {"latency": 30, "rate": 0.5}], ids=["fast", "slow"])
+@pytest.mark.parametrize(
+    "name, memory",
+    [("tiny", {}), ("gemmini16", {"latency": 30, "rate": 0.5}), ("hub", {})],
+    ids=["fast", "slow", "wide"],
+)
 def test_random(name, memory):
     bench = Bench(name, **memory)
     rng, config = bench.rng, bench.config
