@@ -11,26 +11,11 @@ from fluidnpu.sim.npu_build import npu_build
 sys.path.insert(0, str(Path(__file__).parent))  # also how the simulator's process finds npu_host.py
 
 
-def _build(name):
-    return npu_build(get_config(name))
-
-
 @pytest.fixture(scope="session")
 def tiny():
     """(configuration, simulator) of ``tiny``."""
-    return get_config("tiny"), _build("tiny")
-
-
-@pytest.fixture(scope="session")
-def gemmini16():
-    """(configuration, simulator) of ``gemmini16``."""
-    return get_config("gemmini16"), _build("gemmini16")
-
-
-@pytest.fixture(scope="session")
-def edge():
-    """(configuration, simulator) of ``edge``."""
-    return get_config("edge"), _build("edge")
+    config = get_config("tiny")
+    return config, npu_build(config)
 
 
 @pytest.fixture(scope="session")

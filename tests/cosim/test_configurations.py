@@ -1,14 +1,33 @@
-"""Other configurations than tiny: wider words and arrays, more slots, deeper banks."""
+"""Other configurations than tiny; each costs a build of a minute or more, so they run with FLUIDNPU_LONG=1."""
+
+from dataclasses import replace
 
 import pytest
-from test_random import random_cases, run_checked
+from fluidnpu.hw.config import NpuConfig, get_config
+from fluidnpu.sim.npu_build import npu_build
+from npu_checks import run_checked
+from test_random import random_cases
 
 SEED = 77
+CONFIGURATIONS = {
+    "gemmini16": get_config("gemmini16"),
+    "edge": get_config("edge"),
+    # four words per beat, eight stacks, eight slots
+    "wide": NpuConfig("wide", 16, 4, 32, 8, 8, 16, 8, 8192, 4096, 8),
+    # the least of everything: no stacking, one tracker, short queues
+    "least": replace(
+        get_config("tiny"), name="least", max_stack=1, slots=2, trackers=1, programs=1, exits=4, max_lines=4,
+        command_entries=4, completion_entries=4, reads_in_flight=4, weight_fifo_beats=32,
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["gemmini16", "edge"])
-def test_random_hosts(name, request, times):
-    config, build = request.getfixturevalue(name)
-    cases = random_cases(config, range(SEED, SEED + 4 * times), 16)
-    results = run_checked(config, build, cases)
-    assert any(len(tile.members) > 2 for story, _ in results for tile in story.tiles)
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_random_hosts(name, times):
+    """As on tiny: every byte, every answer, every action, every counter."""
+    if times == 1:
+        pytest.skip("needs a build of its own: FLUIDNPU_LONG=1")
+    config = CONFIGURATIONS[name]
+    cases = random_cases(config, range(SEED, SEED + 16), 2 * config.slots)
+    results = run_checked(config, npu_build(config), cases)
+    assert any(len(tile.members) > 1 for story, _ in results for tile in story.tiles)
