@@ -169,13 +169,17 @@ class Player:
                 await self.command(Opcode.LIMIT, program=i, exit=e, limit=limit)
         self.original = bench.memory.copy()
 
+    async def room(self):
+        """Wait until a command can be queued; completions that stand in the way are popped."""
+        while not await self.read("COMMAND_FREE"):
+            await self.pop()
+            await self.bench.wait(self.bench.cycle() + 20, irq=False)
+
     async def command(self, opcode, at=0, **fields):
         """Queue a command, its doorbell not before cycle ``at``; waits for a free entry. Returns the doorbell."""
         layout = isa.COMMANDS.get(opcode, ())
         words = isa.encode(layout, fields, isa.COMMAND_WORDS, str(opcode))
-        while not await self.read("COMMAND_FREE"):
-            await self.pop()
-            await self.bench.wait(self.bench.cycle() + 20, irq=False)
+        await self.room()
         used = {f.word for f in layout}
         writes = [Transaction(True, register_address("ARGUMENT", w), words[w]) for w in sorted(used)]
         done = await self.bench.transact(
@@ -323,6 +327,7 @@ class Player:
 
     async def _wrong(self):
         """A command that is answered by ERROR. Its slot may be live, so that it must change nothing there."""
+        await self.room()  # so that nothing is popped between the choice of a slot and its command
         kind, slot = self.rng.randrange(4), self.rng.randrange(self.scenario.slots)
         fields = {"slot": slot, "tag": 0xBAD, "arena_base": GUARD, "arena_bytes": 64, "runnable": 1}
         if kind == 0:
