@@ -23,6 +23,9 @@ class Host:
     def __init__(self, bench, samples, resets):
         self.bench, self.rng = bench, bench.rng
         self.samples_left = samples
+        self.pausing = 0  # chance per cycle that everybody in a shared announced tile is paused
+        self.resume_at = None
+        self.careful = 0.75  # chance that an ADMIT names a free slot
         self.always = False  # everybody is admitted runnable and riding
         self.reset_at = [self.rng.randint(300, 2500) for _ in range(resets)]
         self.ranks = self.rng.choice([(1,), (1, 1, 1, 2), range(4), range(256)])
@@ -50,12 +53,13 @@ class Host:
     def think(self):
         """Queue what comes next, if it is time."""
         rng, config, now = self.rng, self.bench.config, self.bench.cycle
+        self.pause(now)
         if self.finished or now < self.next_at or len(self.queue) > 8:
             return
         self.next_at = now + rng.choice(self.gaps)
         mask = rng.getrandbits(config.slots)
         if not self.samples_left:
-            if not self.queue:
+            if not self.queue and self.resume_at is None:
                 self.push(Opcode.BATCH, slot_mask=0xFFFF, priority=1, runnable=1, ride=1, commit=1)
                 self.finished = True
         elif rng.random() < 1 / (1 + self.chatter):
@@ -78,13 +82,25 @@ class Host:
             }.get(opcode, {})  # fmt: skip
             self.push(opcode, **{name: int(value) for name, value in fields.items()})
 
+    def pause(self, now):
+        """Take the members of a shared tile back for a while, one after the other."""
+        tile = self.bench.model.next
+        if self.resume_at is None:
+            if self.pausing and tile and len(tile.members) > 1 and self.rng.random() < self.pausing:
+                for s in tile.members:
+                    self.push(Opcode.BATCH, slot_mask=1 << s, priority=1, runnable=0, ride=1, commit=1)
+                self.resume_at = now + self.rng.choice([10, 60])
+        elif now >= self.resume_at and not self.queue:
+            self.push(Opcode.BATCH, slot_mask=0xFFFF, priority=1, runnable=1, ride=1, commit=1)
+            self.resume_at = None
+
     def admit(self):
         rng, config = self.rng, self.bench.config
         self.samples_left -= 1
         self.tag += 1
         bus = config.bus_bytes
         free = [s for s, slot in enumerate(self.bench.model.slots) if slot is None]
-        slot = rng.choice(free) if free and rng.random() < 0.8 else rng.randrange(config.slots)
+        slot = rng.choice(free) if free and rng.random() < self.careful else rng.randrange(config.slots)
         fields = {
             "slot": slot, "tag": self.tag, "pc": make_pc(rng.choice(list(self.bench.programs)), 0),
             "arena_base": 0x4000_0000 + rng.randrange(0, 1 << 28, bus), "arena_bytes": 0x1000_0000,
@@ -120,7 +136,7 @@ class Host:
 
     def completed(self, completion):
         if completion.status in (Status.OK, Status.CANCELLED, Status.FAILED):
-            delay = self.rng.choice([0, 1, 10, 100])
+            delay = self.rng.choice([0, 1, 10, 500])
             last = self.pops[-1][0] + 1 if self.pops else 0
             self.pops.append((max(last, self.bench.cycle + 1 + delay), completion.slot))
 
@@ -218,7 +234,7 @@ class ArrayAgent:
     def __init__(self, bench, longest):
         self.bench, self.rng, self.longest = bench, bench.rng, longest
         self.left = 0  # cycles of the running tile
-        self.half = 0
+        self.half = 1
         self.members = ()
         self.half_busy = [0, 0]  # until this cycle
 

@@ -12,7 +12,7 @@ from fluidnpu.hw.config import CONFIGS
 from fluidnpu.hw.engine.engine import Engine
 from fluidnpu.hw.isa import DESCRIPTOR_BYTES, EXIT_TABLE_BYTES, PC_INDEX_BITS, Code, EngineEvent, Opcode
 from fluidnpu.nn.exits import exit_table, top_and_spread
-from fluidnpu.sim.engine_layers import Exit
+from fluidnpu.sim.engine_layers import Exit, Layer
 from fluidnpu.sim.engine_model import EngineModel
 from fluidnpu.sim.engine_oracle import merging, random_program
 from fluidnpu.sim.engine_replay import EngineReplay
@@ -39,12 +39,23 @@ class EngineBench:
     rigid, unstacked : the ablations
     config : NpuConfig; bad : chance that an operation is followed by one that breaks a rule
     latency : most cycles of a memory access
+    most_lines : of a layer; few, and tiles hold lines of several samples
 
     Members: stats (Counter of events and statuses), layer_starts (see sim.engine_oracle.merging)
     """
 
     def __init__(
-        self, seed, samples=8, rigid=None, unstacked=None, errors=None, resets=0, config=None, bad=None, latency=None
+        self,
+        seed,
+        samples=8,
+        rigid=None,
+        unstacked=None,
+        errors=None,
+        resets=0,
+        config=None,
+        bad=None,
+        latency=None,
+        most_lines=64,
     ):
         self.rng = rng = random.Random(seed)
         rigid = rng.random() < 0.2 if rigid is None else rigid
@@ -58,9 +69,12 @@ class EngineBench:
         )
         if bad is None:
             bad = rng.choice([0, 0.03]) if self.errors else 0
-        self.fields = {n: self.program(bad) for n in rng.sample(range(self.config.programs), rng.choice([1, 1, 2]))}
-        self.regions = {n: b"".join(map(to_bytes, fields)) for n, fields in self.fields.items()}
-        self.programs = {n: program_operations(raw, len(self.fields[n])) for n, raw in self.regions.items()}
+        numbers = rng.sample(range(self.config.programs), rng.choice([1, 1, 2]))
+        self.programs = {}
+        while not self.programs or self.longest_layer() > most_lines:
+            self.fields = {n: self.program(bad) for n in numbers}
+            self.regions = {n: b"".join(map(to_bytes, fields)) for n, fields in self.fields.items()}
+            self.programs = {n: program_operations(raw, len(self.fields[n])) for n, raw in self.regions.items()}
         self.base = [(n + 1) * REGION + rng.randrange(0, 4096, self.config.bus_bytes) for n in range(4)]
         self.tables = {}  # (program, exit) -> entries
 
@@ -94,6 +108,10 @@ class EngineBench:
         self.pins = Pins()
 
     # --- program and memory ---
+
+    def longest_layer(self):
+        """Most lines of a layer of any program."""
+        return max(op.lines for program in self.programs.values() for op in program if isinstance(op, Layer))
 
     def program(self, bad):
         """Descriptor fields of a random program."""
@@ -240,6 +258,8 @@ class EngineBench:
             assert failed or slot not in self.must_fail, f"slot {slot} is released without its failure"
             self.must_fail.discard(slot)
             self.expected.pop(slot, None)
+        if kind == EngineEvent.REVOKE:
+            self.stats["shared tiles revoked"] += len(model.next.members) > 1
         if kind == EngineEvent.START:
             self.layer_starts.append(model.next.pc)
         if kind == EngineEvent.RESET:
@@ -395,6 +415,7 @@ class EngineBench:
 
     def started(self, ctx):
         engine = self.engine
+        assert self.half != self.array.half, "two tiles in a row take the same half of the banks"
         tile = ctx.get(engine.write.p)
         self.loader.started()
         self.array.started(self.half, self.tile.members)
