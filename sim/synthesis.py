@@ -4,7 +4,8 @@ Yosys maps each configuration to Xilinx 7-series cells (no place and route), as 
 The blocks of the NPU (hw/npu.py) are synthesised one by one, flattened inside; a module with REPEATED or more equal
 instances (the PEs) is synthesised once and multiplied. So nothing is optimised across those borders: the sums are
 a little above those of a flat run, on both sides of the comparison alike. Results are kept under build/synth by the
-hash of the RTL and of the script.
+hash of the RTL and of the script. A large module that both sides have alike is synthesised once, too: the noise of
+the mapping, a percent and more, would otherwise drown the difference. Seven minutes of processor time from nothing.
 
     python -m fluidnpu.sim.synthesis                    what `make synth-check` runs
     python -m fluidnpu.sim.synthesis --update           accept the figures as the new golden ones
@@ -14,6 +15,7 @@ hash of the RTL and of the script.
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -45,15 +47,19 @@ def measure(config, yosys, jobs=1, detail=()):
 
     ``detail``: names of blocks of the NPU ("array") whose parts become blocks.
     """
-    sides = {}
+    designs = {}
     for side, variant in (("stackable", config), ("max_stack 1", config.unstackable())):
-        design = Design(rtlil.convert(Npu(variant), name="npu", emit_src=False), "npu")
-        apart = [f"npu.{name}" for name in detail]
+        designs[side] = Design(rtlil.convert(Npu(variant), name="npu", emit_src=False), "npu")
+    hashes = [{design.hash(module) for module in design.bodies} for design in designs.values()]
+    apart = [f"npu.{name}" for name in detail]
+    sides = {}
+    for side, design in designs.items():
         for name in apart:
             if name not in design.children["npu"]:
                 blocks = ", ".join(sorted(n.removeprefix("npu.") for n in design.children["npu"]))
                 raise SynthesisError(f"there is no block {name.removeprefix('npu.')!r}; there are {blocks}")
-        sides[side] = synthesise(design, yosys, jobs, apart, variant.name)
+        title = f"{config.name}, {side}"
+        sides[side] = synthesise(design, yosys, jobs, apart, set.intersection(*hashes), title)
     return sides
 
 
@@ -91,17 +97,28 @@ def _print_rows(name, rows, golden):
             print(f"{'':<14}{'off':<10}" + "".join(f"{value:>+10.1%}" for value in off))
 
 
+def _families(blocks):
+    """Blocks whose names differ in numbers only are summed up: family -> resources."""
+    families = {}
+    for name, figures in blocks.items():
+        family = re.sub(r"(_\d+)+$", "_*", re.sub(r"\$\d+", "", name))
+        sums = families.setdefault(family, dict.fromkeys(RESOURCES, 0))
+        for resource in RESOURCES:
+            sums[resource] += figures[resource]
+    return families
+
+
 def _print_blocks(sides):
     """Where the price of stacking lies: blocks side by side, LUTs added as a share of all LUTs of max_stack 1."""
-    stackable, single = sides.values()
+    stackable, single = map(_families, sides.values())
     all_luts = total(single)["LUT"]
     nothing = dict.fromkeys(RESOURCES, 0)
-    print(f"\n  {'block':<30}" + "".join(f"{n:>10}{'max 1':>8}" for n in RESOURCES) + f"{'LUT added':>12}{'of all':>8}")
+    print(f"\n  {'block':<24}" + "".join(f"{n:>8}{'max 1':>7}" for n in RESOURCES) + f"{'LUT added':>11}{'of all':>8}")
     for block in dict.fromkeys([*stackable, *single]):
         a, b = stackable.get(block, nothing), single.get(block, nothing)
         added = a["LUT"] - b["LUT"]
-        line = "".join(f"{a[n]:>10g}{b[n]:>8g}" for n in RESOURCES)
-        print(f"  {block:<30}{line}{added:>+12g}{added / all_luts:>+8.1%}")
+        line = "".join(f"{a[n]:>8g}{b[n]:>7g}" for n in RESOURCES)
+        print(f"  {block:<24}{line}{added:>+11g}{added / all_luts:>+8.1%}")
 
 
 def main(argv=None):
@@ -113,6 +130,8 @@ def main(argv=None):
     parser.add_argument("--detail", action="append", default=[], help="block whose parts are synthesised apart, too")
     parser.add_argument("--update", action="store_true", help="make the figures the golden ones")
     arguments = parser.parse_args(argv)
+    if arguments.jobs < 1:
+        parser.error(f"--jobs {arguments.jobs} is not at least 1")
     start, off = time.monotonic(), []
     golden = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     try:

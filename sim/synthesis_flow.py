@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["REPEATED", "RESOURCES", "Design", "SynthesisError", "Yosys", "resources", "synthesise"]
+__all__ = ["REPEATED", "RESOURCES", "SHARED_BYTES", "Design", "SynthesisError", "Yosys", "resources", "synthesise"]
 
 REPEATED = 8  # equal instances from which on a module is synthesised apart
+SHARED_BYTES = 50_000  # RTLIL text from which on a part of a block that both sides have alike is synthesised apart
 
 # Columns: LUT = logic, shift registers and LUT RAM; RAM = the LUT RAM's part of it; BRAM in units of 36 Kbit
 RESOURCES = ("LUT", "RAM", "FF", "DSP", "BRAM")
@@ -39,8 +40,8 @@ delete */t:$print
 select -assert-none */t:$check */t:$assert */t:$assume */t:$cover
 """
 
-# The steps of synth_xilinx, but with abc: abc9 of Yosys 0.70 stops on the command bus (rtlil.cc: count_id), and as the
-# borders are registers for the most part its timing by cell brings nothing here.
+# The steps of synth_xilinx, but with abc: abc9 of Yosys 0.70 stops with an internal error on the NPU (rtlil.cc,
+# count_id of a wire), and what it adds, timing through carry chains and memories, does not matter to a count of cells.
 SYNTHESISE = (
     _CLEAN
     + """
@@ -112,11 +113,25 @@ class Design:
         """Modules of the instances below ``name``, itself included, one per instance."""
         return [name] + [m for child in self.children[name] for m in self.below(child)]
 
-    def cuts(self, apart=()):
-        """Hashes of what is synthesised apart: the top's children, repeated modules, the children of ``apart``."""
+    def length(self, name):
+        """Characters of a module and all below it."""
+        return sum(len(self.bodies[module]) for module in self.below(name))
+
+    def cuts(self, apart=(), shared=()):
+        """Hashes of what is synthesised apart: the top's children, repeated modules, the children of ``apart``.
+
+        shared: hashes of modules of which large ones are cut if a child of the top holds them. What two designs have
+        alike then costs both the same; else mapping alone makes a percent of difference.
+        """
         count = Counter(self.hash(m) for m in self.below(self.top))
         children = {self.hash(child) for name in (self.top, *apart) for child in self.children[name]}
-        return children | {h for h, n in count.items() if n >= REPEATED}
+        large = {
+            self.hash(part)
+            for block in self.children[self.top]
+            for part in self.children[block]
+            if self.hash(part) in shared and self.length(part) >= SHARED_BYTES
+        }
+        return children | large | {h for h, n in count.items() if n >= REPEATED}
 
     def part(self, name, cuts=()):
         """RTLIL of a module, called ``top``, with all below it; those whose hashes are in ``cuts`` as black boxes."""
@@ -176,15 +191,16 @@ class Yosys:
         return cells
 
 
-def synthesise(design, yosys, jobs=1, apart=(), title=""):
+def synthesise(design, yosys, jobs=1, apart=(), shared=(), title=""):
     """Synthesise a Design; returns block -> resources, where a block is a child of the top, or the top's own logic.
 
     Black boxes inside a block are counted with it. ``apart``: modules whose children become blocks of their own.
-    Checks the whole design for loops and latches. Parameters: yosys (a Yosys), jobs (runs at the same time).
+    Checks the whole design for loops and latches. Parameters: yosys (a Yosys), jobs (runs at the same time), shared
+    (see Design.cuts).
     """
-    cuts = design.cuts(apart)
+    cuts = design.cuts(apart, shared)
     names = {design.hash(m): m for m in reversed(design.below(design.top))}
-    wanted = [design.top, *sorted({names[h] for h in cuts})]
+    wanted = sorted({design.top, *(names[h] for h in cuts)}, key=design.length, reverse=True)  # long runs first
     with ThreadPoolExecutor(jobs) as pool:
         check = pool.submit(yosys.run, design.part(design.top), CHECK, f"{title}: check of the whole design")
         runs = {n: pool.submit(yosys.run, design.part(n, cuts), SYNTHESISE, f"{title}: {n}") for n in wanted}

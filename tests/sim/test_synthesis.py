@@ -138,6 +138,41 @@ def test_repeated_modules_are_cut_wherever_they_are():
     assert d.hash("system.inner.store") in d.cuts(["system.inner"])
 
 
+def test_large_shared_parts_are_cut(monkeypatch):
+    class Outer(Component):
+        def __init__(self, flag):
+            self.flag = flag
+            super().__init__({"a": In(8), "b": In(8), "out": Out(16), "word": Out(32)})
+
+        def elaborate(self, platform):
+            m = Module()
+            m.submodules.block = block = System(1)
+            m.d.comb += [block.a.eq(self.a ^ self.flag), block.b.eq(self.b), self.out.eq(block.out)]
+            return m
+
+    one, two = design(Outer(0)), design(Outer(1))
+    shared = {one.hash(m) for m in one.bodies} & {two.hash(m) for m in two.bodies}
+    assert one.hash("system") not in shared
+    assert one.cuts(shared=shared) == {one.hash("system.block")}
+    longest = max(one.length(part) for part in one.children["system.block"])
+    monkeypatch.setattr(synthesis_flow, "SHARED_BYTES", longest)
+    cut = max(one.children["system.block"], key=one.length)
+    assert one.cuts(shared=shared) == {one.hash("system.block"), one.hash(cut)}
+    assert one.cuts() == {one.hash("system.block")}
+
+
+def test_block_table_sums_up_what_differs_in_numbers(capsys):
+    unit = dict.fromkeys(RESOURCES, 2)
+    sides = {
+        "stackable": {"npu.pe_0_0": unit, "npu.pe_1_0": unit, "npu.exit$5": unit},
+        "max_stack 1": {"npu.exit$7": unit},
+    }
+    synthesis._print_blocks(sides)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if "npu" in line]
+    assert [line[0] for line in lines] == ["npu.pe_*", "npu.exit"]
+    assert [line[-2] for line in lines] == ["+4", "+0"]
+
+
 def test_unknown_top():
     with pytest.raises(SynthesisError, match="there is no module 'other' in the design"):
         Design("module \\one\nend\n", "other")
