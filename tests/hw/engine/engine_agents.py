@@ -23,6 +23,7 @@ class Host:
     def __init__(self, bench, samples, resets):
         self.bench, self.rng = bench, bench.rng
         self.samples_left = samples
+        self.pop_delays = (0, 1, 10, 500)
         self.pausing = 0  # chance per cycle that everybody in a shared announced tile is paused
         self.resume_at = None
         self.careful = 0.75  # chance that an ADMIT names a free slot
@@ -102,7 +103,7 @@ class Host:
         free = [s for s, slot in enumerate(self.bench.model.slots) if slot is None]
         slot = rng.choice(free) if free and rng.random() < self.careful else rng.randrange(config.slots)
         fields = {
-            "slot": slot, "tag": self.tag, "pc": make_pc(rng.choice(list(self.bench.programs)), 0),
+            "slot": slot, "tag": self.tag, "pc": make_pc(rng.choice(list(self.bench.programs.fields)), 0),
             "arena_base": 0x4000_0000 + rng.randrange(0, 1 << 28, bus), "arena_bytes": 0x1000_0000,
             "priority": rng.choice(self.ranks), "runnable": int(self.always or rng.random() < 0.9),
             "ride": int(self.always or rng.random() < 0.8),
@@ -136,7 +137,7 @@ class Host:
 
     def completed(self, completion):
         if completion.status in (Status.OK, Status.CANCELLED, Status.FAILED):
-            delay = self.rng.choice([0, 1, 10, 500])
+            delay = self.rng.choice(self.pop_delays)
             last = self.pops[-1][0] + 1 if self.pops else 0
             self.pops.append((max(last, self.bench.cycle + 1 + delay), completion.slot))
 

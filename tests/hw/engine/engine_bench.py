@@ -1,31 +1,24 @@
 """The whole engine in a random environment, every action replayed on the model (sim/engine_model.py)."""
 
 import random
-import zlib
 from collections import Counter, defaultdict
 from dataclasses import replace
 
-import numpy as np
 from amaranth.sim import Simulator
 from fluidnpu.hw import isa
 from fluidnpu.hw.config import CONFIGS
 from fluidnpu.hw.engine.engine import Engine
-from fluidnpu.hw.isa import DESCRIPTOR_BYTES, EXIT_TABLE_BYTES, PC_INDEX_BITS, Code, EngineEvent, Opcode
-from fluidnpu.nn.exits import exit_table, top_and_spread
-from fluidnpu.sim.engine_layers import Exit, Layer
+from fluidnpu.hw.isa import PC_INDEX_BITS, Code, EngineEvent, Opcode
 from fluidnpu.sim.engine_model import EngineModel
-from fluidnpu.sim.engine_oracle import merging, random_program
+from fluidnpu.sim.engine_oracle import merging
 from fluidnpu.sim.engine_replay import EngineReplay
-from fluidnpu.sim.replay import program_operations
 
 from .client_memory import ClientMemory, Pins
-from .descriptors import broken_rule, operation_fields, to_bytes
 from .engine_agents import ArrayAgent, Host, Loader, Writer
+from .engine_world import Programs, tile_fragments, tile_payloads
 
 __all__ = ["EngineBench"]
 
-REGION = 1 << 20  # bytes between program regions
-TABLES = 1 << 16  # of the exits, in a region
 ATOMIC = {EngineEvent.COMMAND, EngineEvent.DONE, EngineEvent.JUMP, EngineEvent.RETIRE, EngineEvent.RELEASE}
 
 
@@ -69,17 +62,10 @@ class EngineBench:
         )
         if bad is None:
             bad = rng.choice([0, 0.03]) if self.errors else 0
-        numbers = rng.sample(range(self.config.programs), rng.choice([1, 1, 2]))
-        self.programs = {}
-        while not self.programs or self.longest_layer() > most_lines:
-            self.fields = {n: self.program(bad) for n in numbers}
-            self.regions = {n: b"".join(map(to_bytes, fields)) for n, fields in self.fields.items()}
-            self.programs = {n: program_operations(raw, len(self.fields[n])) for n, raw in self.regions.items()}
-        self.base = [(n + 1) * REGION + rng.randrange(0, 4096, self.config.bus_bytes) for n in range(4)]
-        self.tables = {}  # (program, exit) -> entries
+        self.programs = programs = Programs(rng, self.config, bad, most_lines)
 
         self.engine = engine = Engine(self.config)
-        self.model = EngineModel(self.config, self.programs, rigid=rigid, unstacked=unstacked)
+        self.model = EngineModel(self.config, programs.operations, rigid=rigid, unstacked=unstacked)
         latency = latency or rng.choice([1, 5, 40])
         self.host = Host(self, samples, resets)
         self.loader = Loader(self, latency, self.errors)
@@ -87,7 +73,7 @@ class EngineBench:
         self.writer = Writer(self, latency, self.errors)
         memory = {"latency": latency, "rate": rng.choice([1.0, 0.7])}
         self.memories = [
-            ClientMemory(self.config, client, self.read, failing=failing, legal=self.legal, seed=seed, **memory)
+            ClientMemory(self.config, client, programs.read, failing=failing, legal=self.legal, seed=seed, **memory)
             for client, failing in (
                 (engine.descriptor_client, self.descriptor_fails),
                 (engine.exit_client, self.exit_fails),
@@ -107,53 +93,17 @@ class EngineBench:
         self.posted = 0
         self.pins = Pins()
 
-    # --- program and memory ---
-
-    def longest_layer(self):
-        """Most lines of a layer of any program."""
-        return max(op.lines for program in self.programs.values() for op in program if isinstance(op, Layer))
-
-    def program(self, bad):
-        """Descriptor fields of a random program."""
-        ops = random_program(self.rng, self.rng.randint(1, 4), bad)
-        config, fields = self.config, []
-        for index, op in enumerate(ops):
-            table = TABLES + op.exit * EXIT_TABLE_BYTES if isinstance(op, Exit) else None
-            fields.append(operation_fields(self.rng, config, op, index, table))
-        return fields
-
-    def read(self, address):
-        """Memory: descriptors, exit tables, and logits made up from their address."""
-        bus = self.config.bus_bytes
-        n, offset = next(
-            ((n, address - self.base[n]) for n in range(4) if 0 <= address - self.base[n] < REGION // 2), (4, 0)
-        )
-        if n == 4:
-            return bytes(zlib.crc32((address + i).to_bytes(4, "little")) % 7 + 250 & 255 for i in range(bus))
-        if offset >= TABLES:
-            exit, offset = divmod(offset - TABLES, EXIT_TABLE_BYTES)
-            raw = self.table(n, exit).astype("<u4").tobytes()
-        else:
-            raw = self.regions[n]
-        return raw[offset : offset + bus]
-
-    def table(self, program, exit):
-        """Entries of an exit's table: an exponential."""
-        if (program, exit) not in self.tables:
-            self.tables[program, exit] = exit_table(self.rng.choice([0.05, 0.5, 2.0]))
-        return self.tables[program, exit]
+    # --- memory ---
 
     def legal(self, address, size, arena, owner):
-        low, high = (self.model.slots[owner].arena_base, 1 << 28) if arena else (self.base[owner], REGION // 2)
+        low, high = (self.model.slots[owner].arena_base, 1 << 28) if arena else (self.programs.base[owner], 1 << 19)
         assert low <= address and address + size <= low + high, f"{address:x} is not in region {owner} ({arena})"
         return True
 
     def descriptor_fails(self, address):
         if self.rng.random() >= self.errors:
             return False
-        n = next(n for n in range(4) if 0 <= address - self.base[n] < REGION // 2)
-        pc = n << PC_INDEX_BITS | (address - self.base[n]) // DESCRIPTOR_BYTES
-        self.late_errors.add(pc)
+        self.late_errors.add(self.programs.pc_of(address))
         return True
 
     def exit_fails(self, address):
@@ -177,8 +127,8 @@ class EngineBench:
 
         async def bench(ctx):
             for n in range(self.config.programs):
-                ctx.set(engine.program_base[n], self.base[n])
-                ctx.set(engine.program_ops[n], len(self.fields.get(n, ())))
+                ctx.set(engine.program_base[n], self.programs.base[n])
+                ctx.set(engine.program_ops[n], len(self.programs.fields.get(n, ())))
             ctx.set(engine.rigid, self.model.rigid)
             ctx.set(engine.unstacked, self.model.unstacked)
             while not await self.step(ctx):
@@ -248,7 +198,7 @@ class EngineBench:
         if kind == EngineEvent.COMMAND and self.host.queue[0][0] == Opcode.ADMIT and not model.live():
             self.layer_starts.append(None)
         if kind == EngineEvent.EXIT_START:
-            self.decision = self.decide(slot)
+            self.decision = self.programs.decide(model.slots[slot].arena_base, model.slots[slot].pc)
             self.exit_failed = False
         if kind == EngineEvent.EXIT_RESULT:
             assert not self.exit_failed, "a decision without its data"
@@ -273,26 +223,13 @@ class EngineBench:
 
     def check_failure(self, slot, code):
         """A failure has a cause: an injected error, or a descriptor that breaks a rule."""
+        pc = self.model.slots[slot].pc
         if code == Code.DESCRIPTOR:
-            n, index = divmod(self.model.slots[slot].pc, 1 << PC_INDEX_BITS)
-            ops = self.fields[n]
-            rule = broken_rule(self.config, defaults(ops[index]), index, len(ops)) if index < len(ops) else "end"
-            assert rule, f"slot {slot} fails at a legal descriptor, pc {self.model.slots[slot].pc}"
+            assert self.programs.is_bad(pc), f"slot {slot} fails at a legal descriptor, pc {pc}"
         elif code == Code.DESCRIPTOR_READ:
-            assert self.model.slots[slot].pc in self.late_errors
+            assert pc in self.late_errors
         else:
             assert code in self.expected[slot], f"slot {slot} fails with {Code(code).name}"
-
-    def decide(self, slot):
-        """(class, S) of the exit at which ``slot`` stands."""
-        state = self.model.slots[slot]
-        n, index = divmod(state.pc, 1 << PC_INDEX_BITS)
-        fields = self.fields[n][index]
-        start, bus = state.arena_base + fields["in_offset"], self.config.bus_bytes
-        raw = b"".join(self.read(start + i) for i in range(0, fields["out_channels"], bus))
-        logits = np.frombuffer(raw, np.int8)[: fields["out_channels"]]
-        top, spread = top_and_spread(logits, self.table(n, fields["exit"]))
-        return int(top), int(spread)
 
     def check_completion(self, words, event, given_back, command):
         """A completion is the model's; every executed command uses its reservation once."""
@@ -324,26 +261,16 @@ class EngineBench:
     # --- the announced tile ---
 
     def announced(self):
-        self.tile = self.model.next
-        n, index = divmod(self.tile.pc, 1 << PC_INDEX_BITS)
-        self.next_members = self.tile.members
-        self.loader.announced(self.tile, self.programs[n][index], n)
-
-    def fragments(self, tile):
-        """(slot, sub-tile, line, row, segment, lines, last) of a model tile."""
+        self.tile = tile = self.model.next
         n, index = divmod(tile.pc, 1 << PC_INDEX_BITS)
-        nseg = self.programs[n][index].nseg
-        flat = [(r, f) for r, subtile in enumerate(tile.subtiles) for f in subtile]
-        lasts = {f.slot: i for i, (_, f) in enumerate(flat)}
-        return [
-            (f.slot, r, f.first, *divmod(f.first, nseg), f.lines, int(lasts[f.slot] == i))
-            for i, (r, f) in enumerate(flat)
-        ]
+        self.next_members = tile.members
+        self.descriptor = self.programs.at(tile.pc)
+        self.loader.announced(tile, self.programs.operations[n][index], n)
 
     def check_announced(self, ctx):
-        """Fragment list and tile of the loader and the array."""
-        engine, tile = self.engine, self.tile
-        expected = self.fragments(tile)
+        """Fragment list and tile as the loader and the array see them."""
+        engine = self.engine
+        expected = tile_fragments(self.tile, self.descriptor)
         assert ctx.get(engine.announced) and ctx.get(engine.next_fragments) == len(expected)
         for i, fragment in enumerate(expected):
             self.pins.set(ctx, engine.load_fragment_index, i)
@@ -353,54 +280,20 @@ class EngineBench:
 
     def check_tile(self, ctx):
         """Everything that the tile's users see follows from the descriptor and the dealt lines."""
-        engine, tile, config = self.engine, self.tile, self.config
-        n, index = divmod(tile.pc, 1 << PC_INDEX_BITS)
-        d, v = defaults(self.fields[n][index]), tile.variant
-        kd = 1 << d[f"log2_kd{v}"]
-        lines = [sum(f.lines for f in subtile) for subtile in tile.subtiles]
-        rows = [sum(self.width(d, f.first + i) for f in subtile for i in range(f.lines)) for subtile in tile.subtiles]
-        pad = [0] * (config.max_stack - len(lines))
-        wpb = config.words_per_beat
-        array = {name: d[name] for name in "seg_w kh kw sx in_w in_h in_zero out_channels".split()}
-        array |= {
-            "vector": d["op"] == isa.Op.POOL, "log2_kr": d[f"log2_kr{v}"], "log2_kd": d[f"log2_kd{v}"],
-            "lines": max(lines), "sub_lines": lines + pad, "words": d[f"words{v}"],
-            "pixel_words": d["in_pixel_beats"] * wpb // kd, "line_words": d["stripe_line_beats"] * wpb // kd,
-        }  # fmt: skip
-        post = {
-            name: d[name]
-            for name in (
-                "out_channels out_zero clamp_min clamp_max single_rounding average padded_average bias multiplier "
-                "shift chunk_beats"
-            ).split()
-        }
-        post |= {"log2_kr": d[f"log2_kr{v}"], "log2_kd": d[f"log2_kd{v}"], "sub_rows": rows + pad}
-        post["pool"] = d["op"] == isa.Op.POOL
-        write = {
-            name: d[name]
-            for name in (
-                "lines nseg seg_w out_w out_offset out_line_beats out_pixel_beats out_channels chunk_beats"
-            ).split()
-        }
-        write |= {"pc": tile.pc, "fragments": len(tile.fragments)}
-        for what, got, wanted in (
-            ("array", ctx.get(engine.next_tile), array),
-            ("post", ctx.get(engine.post.p), post),
-            ("write", ctx.get(engine.write.p), write),
-        ):
+        engine, d, v = self.engine, self.descriptor, self.tile.variant
+        n = self.tile.pc >> PC_INDEX_BITS
+        ports = {"array": engine.next_tile, "post": engine.post.p, "write": engine.write.p}
+        payloads = tile_payloads(self.config, self.tile, d)
+        for (what, port), wanted in zip(ports.items(), payloads, strict=True):
+            got = ctx.get(port)
             for name, value in wanted.items():
                 seen = getattr(got, name)
                 seen = list(seen) if isinstance(value, list) else seen
                 assert seen == value, f"{what}.{name} is {seen}, not {value}"
         assert ctx.get(engine.next_program) == n
-        assert ctx.get(engine.next_weights) == self.base[n] + d[f"weights{v}"]
+        assert ctx.get(engine.next_weights) == self.programs.base[n] + d[f"weights{v}"]
         assert ctx.get(engine.next_weight_beats) == d[f"weight_beats{v}"]
-        self.context, self.half = got.context, ctx.get(engine.next_tile.half)
-
-    @staticmethod
-    def width(d, line):
-        """Pixels of a line."""
-        return d["out_w"] - d["seg_w"] * (d["nseg"] - 1) if line % d["nseg"] == d["nseg"] - 1 else d["seg_w"]
+        self.half = ctx.get(engine.next_tile.half)
 
     def check_row(self, slot, position):
         """The producer's lines of a row that is read are in memory, unless the sample ends."""
@@ -426,7 +319,7 @@ class EngineBench:
             pins.set(ctx, engine.write_fragment_index, i)
             fragments.append(ctx.get(engine.write_fragment))
         got = [(f.slot, f.sub_tile, f.line, f.row, f.seg, f.lines, f.last) for f in fragments]
-        assert got == self.fragments(self.tile)
+        assert got == tile_fragments(self.tile, self.descriptor)
         self.writer.started(tile, fragments, tile.context)
 
     def finish(self):
@@ -437,8 +330,3 @@ class EngineBench:
         # A descriptor may still come for a place that a sample was taken back from; it is nobody's read.
         assert not self.memories[1].outstanding
         self.merging = merging(self.layer_starts)
-
-
-def defaults(fields):
-    """All fields of a descriptor."""
-    return {f.name: 0 for f in isa.DESCRIPTOR_FIELDS} | fields

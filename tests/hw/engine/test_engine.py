@@ -40,7 +40,7 @@ def test_ablations(mode, seed):
     """Rigid groups also with samples that decide early and go on as bubbles: the first decision counts."""
     config = replace(CONFIGS["tiny"], slots=4, max_stack=4)
     bench = EngineBench(f"{mode} {seed}", most_lines=9, samples=6, config=config, latency=5, errors=0, **{mode: True})
-    for program in bench.programs:
+    for program in bench.programs.fields:
         bench.host.push(Opcode.LIMIT, program=program, exit=0, limit=LIMIT_ALWAYS)
     bench.host.chatter = 0.1
     assert bench.run().stats["completion OK"] > 1, bench.stats
@@ -63,6 +63,7 @@ def test_occupied_slots():
     config = replace(CONFIGS["tiny"], slots=2)
     bench = EngineBench("occupied", most_lines=3, samples=40, errors=0, rigid=False, latency=1, config=config)
     bench.host.careful, bench.host.chatter, bench.host.gaps, bench.host.always = 0, 0, (0, 200), True
+    bench.host.pop_delays = (0, 1000)
     stats = bench.run().stats
     assert stats["completion ERROR"] > 8 and stats["completion OK"] > 4, stats
 
