@@ -16,6 +16,7 @@ __all__ = [
     "check_completion_order",
     "check_faults",
     "check_good",
+    "check_nothing_else_written",
     "descriptor",
     "failure_bursts",
     "mutated",
@@ -100,19 +101,27 @@ def check_faults(config, programs, scenario, outcome, failing):
             seen = Status(completion["status"]), completion["code"]
             assert seen[0] == Status.FAILED and seen[1] in codes, f"{where}: {seen}, it must fail with one of {codes}"
     check_completion_order(story.played, outcome)
-    own = np.zeros(scenario.memory_bytes, bool)
     sizes = getattr(scenario, "sizes", None) or {}
     for a in outcome["admissions"]:
-        own[a.base : a.base + a.size] = True
         told = sizes.get(a.sample, a.size)
         assert (a.after[told:] == a.before[told:]).all(), f"sample {a.tag}: bytes behind its arena changed"
-    outside = outcome["changed"][~own[outcome["changed"]]]
-    assert not outside.size, f"{outside.size} bytes outside of all arenas changed, first at {outside[:1]}"
-    assert not outcome["statistics"].beyond_bursts, "bursts beyond the end of memory"
+    check_nothing_else_written(scenario, outcome)
     total = sum(outcome["counters"][f"cycles_{cause}"] for cause in isa.CAUSES)
     assert total == outcome["latched"] + 1, f"cycles add up to {total}, latched at {outcome['latched']}"
     assert outcome["status"] & 3 == 0, f"STATUS is {outcome['status']:#x} after the end"
     return story
+
+
+def check_nothing_else_written(case, outcome, regions=()):
+    """Only arenas, and the given (base, bytes), changed; no burst went beyond the end of memory."""
+    own = np.zeros(case.memory_bytes, bool)
+    for a in outcome["admissions"]:
+        own[a.base : a.base + a.size] = True
+    for base, size in regions:
+        own[base : base + size] = True
+    outside = outcome["changed"][~own[outcome["changed"]]]
+    assert not outside.size, f"{outside.size} bytes outside of all arenas changed, first at {outside[:1]}"
+    assert not outcome["statistics"].beyond_bursts, "bursts beyond the end of memory"
 
 
 def failure_bursts(outcome):
