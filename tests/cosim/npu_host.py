@@ -326,18 +326,14 @@ class Player:
         await self.command(Opcode.LIMIT, program=program, exit=e, limit=limit)
 
     async def _wrong(self):
-        """A command that is answered by ERROR. Its slot may be live, so that it must change nothing there."""
-        await self.room()  # so that nothing is popped between the choice of a slot and its command
-        kind, slot = self.rng.randrange(4), self.rng.randrange(self.scenario.slots)
-        fields = {"slot": slot, "tag": 0xBAD, "arena_base": GUARD, "arena_bytes": 64, "runnable": 1}
+        """A command that is answered by ERROR whenever it executes; it may name a live slot, where nothing changes."""
+        fields = {"slot": self.rng.randrange(self.scenario.slots), "tag": 0xBAD, "runnable": 1}
+        fields |= {"arena_base": GUARD + 1, "arena_bytes": 64}  # not aligned
+        kind = self.rng.randrange(3)
         if kind == 0:
             await self.command(99)
-        elif kind == 1 and self.holder[slot] is not None:
-            await self.command(Opcode.ADMIT, **fields)  # occupied, until its completion is popped
-        elif kind == 2:
-            await self.command(Opcode.ADMIT, **(fields | {"pc": 0x3FFF}))
         else:
-            await self.command(Opcode.ADMIT, **(fields | {"arena_base": GUARD + 1}))
+            await self.command(Opcode.ADMIT, **(fields | ({"pc": 0x3FFF} if kind == 1 else {})))
 
     async def _nap(self):
         most = self.rng.choice([3, 50, self.scenario.nap, self.scenario.nap * 4])
