@@ -10,7 +10,8 @@ from fluidnpu.hw.isa import Opcode, register_address
 from fluidnpu.sim.memory import IDEAL
 from fluidnpu.sim.replay import ENGINE_PORT
 from fluidnpu.sim.rtl_bench import Transaction
-from npu_host import Admission, Player, Scenario
+from npu_host import Player
+from npu_scenario import Admission, Scenario
 
 __all__ = [
     "Mutant",

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 from fluidnpu.hw import isa
 from fluidnpu.sim.memory import ErrorWindow
-from npu_host import Player, Scenario
+from npu_host import Player
+from npu_scenario import Scenario
 
 __all__ = ["FaultPlayer", "FaultScenario", "Window", "play_faults"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 from fluidnpu.hw import isa
 from fluidnpu.sim.memory import IDEAL, MemorySettings, limited, random_stalls
-from npu_host import Loaded, Sample, Scenario
+from npu_scenario import Loaded, Sample, Scenario
 
 __all__ = ["WILD", "load", "random_memory", "random_scenario", "samples_of", "scenario"]
 
