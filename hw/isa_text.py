@@ -149,7 +149,8 @@ A slot that reaches an operation which breaks one of these fails with code DESCR
   together; kr * max_lines * seg_w pixels of a chunk fit a staging half; the pixel's and the stripe line's beats are
   multiples of kd; 1 <= words <= words of a pixel / kd (CONV); kd = 1 (POOL); a chunk that is not the whole pixel is
   whole c-tiles; weight_beats is the length of the weight stream.
-- EXIT: 1 <= out_channels <= {classes}; in_offset and the table (bias) are multiples of the bus width.
+- EXIT: 1 <= out_channels <= {classes}; exit < the device's exits; in_offset and the table (bias) are multiples of the
+  bus width.
 - JUMP: index < target < PROGRAM_OPS, and target fits the {index} bits of an index. No operation stands at the last
   index that those bits can name: the pc behind it would be in the next program.
 """

@@ -240,6 +240,7 @@ def _layer(step, config, places, region, longest, nseg_of):
     info = OpInfo(
         step.name,
         values["op"].name,
+        tensor=layer.output.name,
         macs=layer.macs * (high - low) // layer.output.channels,
         head=step.head,
         tile_cycles=max(mapping.longest_tile(config, geometry, v) for v in variants),

@@ -75,11 +75,12 @@ class ProgramExit:
 
 @dataclass(frozen=True)
 class OpInfo:
-    """What reports want to know of an operation. ``macs``: useful MACs of one sample; ``exit``: of EXIT and JUMP;
-    ``tile_cycles``, ``load_beats``: of its longest tile, over all variants."""
+    """What reports want to know of an operation. ``tensor``: that it writes; ``macs``: useful MACs of one sample;
+    ``exit``: of EXIT and JUMP; ``tile_cycles``, ``load_beats``: of its longest tile, over all variants."""
 
     name: str
     op: str
+    tensor: str = ""
     macs: int = 0
     exit: int = -1
     head: int = -1  # exit whose head it belongs to, -1: trunk

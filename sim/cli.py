@@ -59,7 +59,7 @@ def sim(
         typer.Option("--arrivals", "-a", help="poisson, bursts, or a file of timestamps (one number per line)."),
     ] = ("poisson", "bursts"),
     requests: Annotated[
-        int | None, typer.Option("--requests", "-r", help="Of each arrivals. Default: 100, or the whole file.", min=1)
+        int | None, typer.Option("--requests", "-r", help="Of each arrivals. Default: 200, or the whole file.", min=1)
     ] = None,
     rate: Annotated[
         float, typer.Option("--rate", help="Requests, as a share of what the NPU can serve in its best batch.")

@@ -149,7 +149,7 @@ def load_of(setup, images, most=256):
 def make_traces(shapes, rate, images, labels=None, *, count=None, slo=None, seed=1, burst=8.0, options=None):
     """One Trace per shape (traffic.arrivals), each with images of its own.
 
-    rate : requests per cycle; count : requests of each (default: 100, or all of a file); slo : cycles
+    rate : requests per cycle; count : requests of each (default: 200, or all of a file); slo : cycles
     """
     traces, skip = [], 0
     for n, shape in enumerate(shapes):

@@ -114,12 +114,12 @@ def rescale(times, rate, count=None):
 
 
 def arrivals(shape, rate, count=None, seed=1, **options):
-    """Arrivals of a shape in SHAPES, or of the file of timestamps with that path. ``count``: default 100, or all of
+    """Arrivals of a shape in SHAPES, or of the file of timestamps with that path. ``count``: default 200, or all of
     the file. ``options``: of `bursts`."""
     if shape == "poisson":
-        return poisson(rate, 100 if count is None else count, seed)
+        return poisson(rate, 200 if count is None else count, seed)
     if shape == "bursts":
-        return bursts(rate, 100 if count is None else count, seed, **options)
+        return bursts(rate, 200 if count is None else count, seed, **options)
     if not Path(shape).exists():
         raise TrafficError(f"arrivals {shape!r}: neither {' nor '.join(SHAPES)} nor a file of timestamps")
     return rescale(read_times(shape), rate, count)

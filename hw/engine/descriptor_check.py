@@ -97,6 +97,7 @@ class DescriptorCheck(wiring.Component):
                         m.d.sync += broken.eq(
                             (d.out_channels == 0)
                             | (d.out_channels > isa.MAX_CLASSES)
+                            | (d.exit >= self.config.exits)
                             | d.in_offset[: exact_log2(self.config.bus_bytes)].any()
                             | d.bias[: exact_log2(self.config.bus_bytes)].any()
                             | self.index.all()

@@ -147,9 +147,9 @@ def draw_network(rng, *, exits=None, wide=False, layers=2, channels=24):
     return parse_network(layer.net.to_bytes(outputs), "random.tflite")
 
 
-def compiled(network, config, rng, images=4, **options):
-    """Compile a network without reuse of the arena, with images and all their tensors."""
-    program = compile_network(network, config, CompileOptions(reuse_arena=False, **options))
+def compiled(network, config, rng, images=4, reuse_arena=False, **options):
+    """Compile a network, with images and all their tensors."""
+    program = compile_network(network, config, CompileOptions(reuse_arena=reuse_arena, **options))
     x = rng.integers(-128, 128, (images, *network.input.shape)).astype(np.int8)
     tensors = reference.run(network, x)
     return Compiled(network, program, x, tuple({k: v[i] for k, v in tensors.items()} for i in range(images)))
@@ -159,7 +159,7 @@ def draw_program(rng, config, *, images=4, attempts=20, **shape):
     """A random network, compiled with random options; draws again if one does not fit the configuration."""
     for _ in range(attempts):
         network = draw_network(rng, **shape)
-        options = {"fold": str(rng.choice(FOLDS))}
+        options = {"fold": str(rng.choice(FOLDS)), "reuse_arena": bool(rng.random() < 0.5)}
         if rng.random() < 0.5:
             options["max_tile_cycles"] = int(rng.choice([50, 150, 400]))
         try:

@@ -133,12 +133,10 @@ class _Places:
 
     def tensor(self, op):
         """(TensorPlace, first channel) of the output of operation ``op``."""
-        offset = self.ops[op]["out_offset"]
-        for place in self.program.tensors.values():
-            low = offset - place.offset
-            if 0 <= low < place.channels and place.name != self.program.input_tensor:
-                return place, low
-        raise AssertionError(f"operation {op} writes to offset {offset}, where no tensor is")
+        place = self.program.tensors[self.program.ops[op].tensor]
+        low = self.ops[op]["out_offset"] - place.offset
+        assert 0 <= low < place.channels, f"operation {op} writes to offset {place.offset + low}, not to {place.name}"
+        return place, low
 
     def write(self, arena, op, fragment, source):
         """Put a fragment's lines of the tensor ``source(TensorPlace)`` [h, w, c] into an image of the arena."""

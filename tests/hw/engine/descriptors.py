@@ -52,6 +52,8 @@ def broken_rule(config, d, index, ops):
     if d["op"] == Op.EXIT:
         if not 1 <= d["out_channels"] <= isa.MAX_CLASSES:
             return "classes"
+        if d["exit"] >= config.exits:
+            return "exit number"
         return "exit alignment" if d["in_offset"] % bus or d["bias"] % bus else None
     if d["op"] == Op.JUMP:
         return None if index < d["target"] < ops and d["target"] <= LAST_INDEX else "target"

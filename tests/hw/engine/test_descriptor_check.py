@@ -121,11 +121,12 @@ def test_every_rule(name):
 
 def test_exit_and_jump():
     """Also what lies behind the last index that a pc can name."""
-    config = CONFIGS["tiny"]
+    config = replace(CONFIGS["tiny"], exits=4)
     rng = random.Random("exits")
     exit = exit_fields(rng, config, 3, True)
     cases = [(exit | {"out_channels": n}, OPS) for n in (0, 1, 1024, 1025, 65535)]
     cases += [(exit | {"in_offset": 4}, OPS), (exit | {"bias": 4}, OPS), (exit | {"bias": -8}, OPS)]
+    cases += [(exit | {"exit": e}, OPS) for e in (3, 4, 15)]
     targets = (0, INDEX, INDEX + 1, OPS - 1, OPS, 0x3FFF, 0x4000, 65535)
     cases += [(jump_fields(2, target), ops) for target in targets for ops in (INDEX + 1, OPS, 65535)]
     cases = [(d, INDEX, ops) for d, ops in cases]
