@@ -86,7 +86,7 @@ def exits_figure(records, labels):
     """Stacked bars: share of the requests per exit, and of those without an answer."""
     count = 1 + max([0, *(head for r in records for head in r.heads), *(x.exit for r in records for x in r.results)])
     colours = shades(count, low=0.25, high=0.9)
-    parts = [(f"exit {e}", colours[e]) for e in range(count)]
+    parts = [(f"exit {e + 1}", colours[e]) for e in range(count)]
     shares = []
     for record in records:
         found = Counter(r.exit if r.ok else None for r in record.results)

@@ -80,7 +80,7 @@ def _slots(story):
         for stay in merge.stays:
             yield _instant(FIRST_SLOT + stay.slot, "merge", "merge", merge.cycle, requests=names)
     for e in story.exits:
-        name = f"leaves at exit {e.exit}" if e.left else f"exit {e.exit}: goes on"
+        name = f"leaves at exit {e.exit + 1}" if e.left else f"exit {e.exit + 1}: goes on"
         yield _instant(FIRST_SLOT + e.stay.slot, "exit", name, e.cycle, top=e.top, S=e.spread)
 
 

@@ -47,7 +47,7 @@ def collect_marks(story, begin=0, end=None):
         for stay in merge.stays:
             add("merge", merge.cycle, stay.slot)
     for e in story.exits:
-        add("exit" if e.left else "passed", e.cycle, e.stay.slot, str(e.exit))
+        add("exit" if e.left else "passed", e.cycle, e.stay.slot, str(e.exit + 1))
     return marks
 
 

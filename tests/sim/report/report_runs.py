@@ -101,7 +101,7 @@ class Script:
 
 
 def merging_run(**options):
-    """Request "a" is preempted by "b", which catches up; they merge; "a" leaves at exit 0, "b" at the last one."""
+    """Request "a" is preempted by "b", which catches up; they merge; "a" leaves at exit 1, "b" at the last one."""
     s = Script()
     s.admit(0, "a")
     s.tile(0, {0: (0, 3)}, mode=(1, 0))
