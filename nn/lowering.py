@@ -3,10 +3,11 @@
 from dataclasses import dataclass, replace
 from math import ceil
 
+import numpy as np
 from fluidnpu.hw import isa
 
 from . import mapping
-from .graph import Conv, Layer, Network, Pool, Tensor
+from .graph import Conv, Layer, Mean, Network, Pool, Tensor
 from .program import FoldedInput
 
 __all__ = ["CompileError", "Step", "fold_options", "geometry_of", "lower"]
@@ -54,7 +55,13 @@ def lower(network, config, longest):
     """Steps of ``network`` in program order: per exit its trunk, then a jump over its head, the head, the decision.
 
     ``longest`` : most cycles of a tile; longer ones are split by output channels.
+    Raises CompileError for a layer that no operation can do.
     """
+    if not network.exits:
+        raise CompileError(f"{network.name}: has no exits, outputs of shape {[x.shape for x in network.outputs]}")
+    for layer in network.layers:
+        if not isinstance(layer, (Conv, Mean, Pool)) or (isinstance(layer, Conv) and layer.weights.dtype != np.int8):
+            raise CompileError(f"{network.name}: layer {layer.name}, a {type(layer).__name__}, has no operation yet")
     steps = []
     for section in network.sections():
         last = section.exit == len(network.exits) - 1

@@ -1,7 +1,8 @@
 """Integer arithmetic of TensorFlow Lite's int8 kernels, in NumPy.
 
 Sources: TensorFlow Lite `quantization_util.cc` (QuantizeMultiplier), `common.h` (MultiplyByQuantizedMultiplier),
-`reduce.h` (QuantizedMeanOrSum), `pooling.h` (AveragePool), `kernel_util.cc` (activation ranges).
+`reduce.h` (QuantizedMeanOrSum), `pooling.h` (AveragePool), `kernel_util.cc` (activation ranges), `add.cc` and
+`reference/integer_ops/add.h` (ADD).
 
 A real factor is multiplier * 2 ** (shift - 31), multiplier in 2**30 .. 2**31 - 1, shift > 0 to the left. Two ways
 to apply it to an int32 accumulator:
@@ -19,10 +20,12 @@ from enum import StrEnum
 import numpy as np
 
 __all__ = [
+    "ADD_SHIFT",
     "INT8_MAX",
     "INT8_MIN",
     "Rounding",
     "activation_range",
+    "add_factors",
     "average",
     "mean_multiplier",
     "quantize_multiplier",
@@ -33,6 +36,7 @@ __all__ = [
 ]
 
 INT8_MIN, INT8_MAX = -128, 127
+ADD_SHIFT = 20  # to the left, of both inputs of an ADD
 
 
 class Rounding(StrEnum):
@@ -63,6 +67,18 @@ def mean_multiplier(real: float, count: int) -> tuple[int, int]:
     multiplier, shift = quantize_multiplier(real)
     fold = min(count.bit_length() - 1, 32, 31 + shift)
     return (multiplier << fold) // count, shift - fold
+
+
+def add_factors(left: float, right: float, result: float) -> tuple[tuple[int, int], ...]:
+    """((multiplier, shift) of each input, of the result) of an ADD from the three scales; shifts are <= 0.
+
+    Raises ValueError if the result's scale is so small that its factor is 1 or more.
+    """
+    twice = 2.0 * max(left, right)
+    factors = left / twice, right / twice, twice / ((1 << ADD_SHIFT) * result)
+    if factors[2] >= 1:
+        raise ValueError(f"a sum of scale {result} of scales {left} and {right}")
+    return tuple(quantize_multiplier(f) for f in factors)
 
 
 def saturating_rounding_doubling_high_mul(a: np.ndarray, multiplier: np.ndarray | int) -> np.ndarray:

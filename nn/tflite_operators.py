@@ -1,17 +1,29 @@
 """What each .tflite operator means: one function per operator, in the table at the end.
 
 A function takes the reader of the file and the operator; it appends a layer or, for RESHAPE and SOFTMAX, notes what
-its output stands for. It refuses what the layer cannot express with an UnsupportedNetwork error.
+its output stands for. It refuses what the layer cannot express with an UnsupportedNetwork error. Operators with
+windows or weights are in tflite_windows.py.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .graph import Conv, Mean, Pool, Tensor
-from .quantize import Rounding, activation_range, mean_multiplier, quantize_multiplier
-from .tflite_file import Operator, TfliteTensor, enum_name
+from .graph import Add, Concat, Conv, Depthwise, Mean, Pad, Pool, Tensor
+from .quantize import activation_range, add_factors, mean_multiplier, quantize_multiplier
+from .tflite_file import Operator, TfliteTensor
+from .tflite_windows import (
+    INT32_MAX,
+    MAX_SHIFT,
+    average_pool_2d,
+    clamp_of,
+    conv_2d,
+    depthwise_conv_2d,
+    fully_connected,
+    max_pool_2d,
+)
 
 if TYPE_CHECKING:
     from .tflite_reader import Reader
@@ -19,170 +31,54 @@ if TYPE_CHECKING:
 __all__ = ["OPERATORS"]
 
 _Op = schema.BuiltinOperator
-_INT32_MAX = 2**31 - 1
-_MAX_SHIFT = 30  # TensorFlow Lite's own bound
+_IDENTITY = (1 << 30, 1)  # multiplier and shift of the factor 1
 
 
-# --- parameters -----------------------------------------------------------------------------------------------
-
-
-def _clamp(r: "Reader", op: Operator, activation: int, out: TfliteTensor) -> tuple[int, int]:
-    """Output range that the fused activation leaves."""
-    name = enum_name(schema.ActivationFunctionType, activation)
+def _add(r: "Reader", op: Operator) -> None:
+    a, b = r.ends(op, 2, 2)
+    out = op.outputs[0]
+    options = r.options(op, schema.AddOptionsT)
+    for x in (a, b):
+        if x.data is not None or x.shape != out.shape:
+            kind = "constant" if x.data is not None else "computed"
+            r.file.fail(
+                f"{kind} operand {list(x.shape)} of a sum {list(out.shape)}", "two computed tensors of one shape", op, x
+            )
+    image, other = r.image(op, a), r.image(op, b)
+    if image.shape != other.shape:
+        r.file.fail(f"images {list(image.shape)} and {list(other.shape)}", "two images of one shape", op, b)
+    made = r.new_tensor(op, out, image.shape)
     try:
-        low, high = activation_range(name, out.scales[0], out.zero_points[0])
-    except KeyError:
-        r.file.fail(f"fused activation {name}", "NONE, RELU, RELU6, RELU_N1_TO_1", op, out)
-    if low > high:
-        r.file.fail(f"fused activation {name} leaves no value of its range", "ranges with a value", op, out)
-    return low, high
+        left, right, result = add_factors(image.scale, other.scale, made.scale)
+    except ValueError as error:
+        r.file.fail(str(error), "output scales that are not far below the inputs'", op, out)
+    clamp = clamp_of(r, op, options.fusedActivationFunction, made)
+    r.layers.append(Add(f"add{op.index}", image, made, other=other, left=left, right=right, result=result, clamp=clamp))
 
 
-def _window(
-    r: "Reader", op: Operator, image: Tensor, out: TfliteTensor, kernel: tuple[int, int], options
-) -> dict[str, tuple[int, ...]]:
-    """stride and explicit padding of a convolution or pool, checked against the shape of ``out``."""
-    stride = options.strideH, options.strideW
-    if min(*stride, *kernel) < 1:
-        r.file.fail(f"kernel {kernel}, stride {stride}", "kernels and strides of at least 1", op, out)
-    padding_name = enum_name(schema.Padding, options.padding)
-    before, after, shape = [], [], []
-    for size, k, s in zip(image.shape[:2], kernel, stride, strict=True):
-        if padding_name == "SAME":
-            pixels = -(-size // s)
-            total = max(0, (pixels - 1) * s + k - size)  # the odd one goes after the image
-        elif padding_name == "VALID":
-            pixels, total = (size - k) // s + 1, 0
-        else:
-            r.file.fail(f"padding {padding_name}", "SAME, VALID", op, out)
-        before.append(total // 2)
-        after.append(total - total // 2)
-        shape.append(pixels)
-    if min(shape) < 1 or tuple(shape) != out.shape[1:3]:
-        r.file.fail(f"shape {list(out.shape)}, expected height and width {shape}", "consistent shapes", op, out)
-    return {"stride": stride, "padding": (*before, *after)}
-
-
-def _scaling(
-    r: "Reader", op: Operator, image: Tensor, weights: TfliteTensor, out: Tensor, acc_bound: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """(multiplier, shift) int32 [out_channels]: input scale * weight scale / output scale in float64."""
-    channels = weights.shape[0]
-    if any(weights.zero_points) or len(weights.scales) not in (1, channels):
-        r.file.fail(
-            f"{len(weights.scales)} scales, zero points {sorted(set(weights.zero_points))}",
-            f"1 scale or one per output channel ({channels}), zero points 0",
-            op,
-            weights,
-        )
-    if len(weights.scales) > 1 and weights.axis != 0:
-        r.file.fail(f"scales along dimension {weights.axis}", "scales along dimension 0", op, weights)
-    scales = weights.scales * (channels // len(weights.scales))
-    multiplier, shift = np.array([quantize_multiplier(image.scale * s / out.scale) for s in scales], np.int32).T
-    largest = [int(a) << max(int(s), 0) for a, s in zip(acc_bound, shift, strict=True)]
-    if max(largest) > _INT32_MAX or max(shift) > _MAX_SHIFT:
-        r.file.fail(
-            f"accumulators may reach {max(largest)} (shifted by the scales)", f"at most {_INT32_MAX}", op, weights
-        )
-    return multiplier.copy(), shift.copy()
-
-
-def _append_conv(
-    r: "Reader",
-    op: Operator,
-    image: Tensor,
-    weights: TfliteTensor,
-    kernels: np.ndarray,
-    bias: TfliteTensor | None,
-    activation: int,
-    **geometry,
-) -> None:
-    """Append the Conv of a CONV_2D or FULLY_CONNECTED; ``kernels`` are the weights as [out, kh, kw, in]."""
-    channels, out = len(kernels), op.outputs[0]
-    if bias is None:
-        biases = np.zeros(channels, np.int32)
-    else:
-        biases = r.constant(op, bias, "bias", schema.TensorType.INT32, 1).astype(np.int32)
-        if len(biases) != channels:
-            r.file.fail(f"{len(biases)} biases", f"one per output channel ({channels})", op, bias)
+def _concatenation(r: "Reader", op: Operator) -> None:
+    out = op.outputs[0]
+    options = r.options(op, schema.ConcatenationOptionsT)
+    parts = [r.image(op, x) for x in r.ends(op, 1, len(op.inputs))]
+    if options.axis % len(out.shape) != len(out.shape) - 1 or not -len(out.shape) <= options.axis < len(out.shape):
+        r.file.fail(f"concatenation along axis {options.axis}", "the channels, the last axis", op, out)
+    if options.fusedActivationFunction != schema.ActivationFunctionType.NONE:
+        r.file.fail("fused activation", "concatenations without one", op, out)
+    for x, part in zip(op.inputs, parts, strict=True):
+        if x.shape[:-1] != out.shape[:-1] or x.shape[-1] != part.channels or x.size != np.prod(part.shape):
+            r.file.fail(f"part {list(x.shape)} of {list(out.shape)}", "parts that differ in channels only", op, x)
     made = r.new_tensor(op, out)
-    farthest = max(127 - image.zero_point, image.zero_point + 128)
-    bound = np.abs(kernels.astype(np.int64)).sum((1, 2, 3)) * farthest + np.abs(biases.astype(np.int64))
-    multiplier, shift = _scaling(r, op, image, weights, made, bound)
-    fully_connected = op.code == _Op.FULLY_CONNECTED
-    for array in (biases, multiplier, shift):
-        array.flags.writeable = False
-    r.layers.append(
-        Conv(
-            f"{'fc' if fully_connected else 'conv'}{op.index}",
-            image,
-            made,
-            weights=kernels,
-            bias=biases,
-            multiplier=multiplier,
-            shift=shift,
-            rounding=r.fully_connected_rounding if fully_connected else Rounding.DOUBLE,
-            clamp=_clamp(r, op, activation, out),
-            **geometry,
-        )
-    )
-
-
-# --- operators ------------------------------------------------------------------------------------------------
-
-
-def _conv_2d(r: "Reader", op: Operator) -> None:
-    x, w, bias = r.ends(op, 2, 3)
-    out = op.outputs[0]
-    options = r.options(op, schema.Conv2DOptionsT)
-    image = r.image_4d(op, x)
-    kernels = r.constant(op, w, "weights", schema.TensorType.INT8, 4)
-    if (options.dilationHFactor, options.dilationWFactor) != (1, 1):
-        r.file.fail(f"dilation {options.dilationHFactor} x {options.dilationWFactor}", "dilation 1 x 1", op, out)
-    if kernels.shape[3] != image.channels:
-        r.file.fail(f"{kernels.shape[3]} input channels of {image.channels}", "convolutions without groups", op, w)
-    geometry = _window(r, op, image, out, kernels.shape[1:3], options)
-    if out.shape != (1, *out.shape[1:3], len(kernels)):
-        r.file.fail(f"shape {list(out.shape)} for {len(kernels)} kernels", "consistent shapes", op, out)
-    _append_conv(r, op, image, w, kernels, bias, options.fusedActivationFunction, **geometry)
-
-
-def _fully_connected(r: "Reader", op: Operator) -> None:
-    x, w, bias = r.ends(op, 2, 3)
-    out = op.outputs[0]
-    options = r.options(op, schema.FullyConnectedOptionsT)
-    image = r.image(op, x)
-    matrix = r.constant(op, w, "weights", schema.TensorType.INT8, 2)
-    if options.weightsFormat != schema.FullyConnectedOptionsWeightsFormat.DEFAULT:
-        r.file.fail("shuffled weights", "weights in the default format", op, w)
-    if matrix.shape[1] != x.size or out.size != len(matrix):
-        r.file.fail(
-            f"weights {list(matrix.shape)} from {list(x.shape)} to {list(out.shape)}",
-            "the whole input as one vector",
-            op,
-            w,
-        )
-    if out.shape[-1] != len(matrix):
-        r.file.fail(f"shape {list(out.shape)}", f"a vector of {len(matrix)}", op, out)
-    # A flattened image is the window of a convolution that has one position.
-    kernels = matrix.reshape(len(matrix), *image.shape)
-    _append_conv(r, op, image, w, kernels, bias, options.fusedActivationFunction, stride=(1, 1))
-
-
-def _average_pool_2d(r: "Reader", op: Operator) -> None:
-    (x,) = r.ends(op, 1, 1)
-    out = op.outputs[0]
-    options = r.options(op, schema.Pool2DOptionsT)
-    image = r.image_4d(op, x)
-    kernel = options.filterHeight, options.filterWidth
-    geometry = _window(r, op, image, out, kernel, options)
-    made = r.new_tensor(op, out)
-    if made.channels != image.channels:
-        r.file.fail(f"shape {list(out.shape)} from {list(x.shape)}", "consistent shapes", op, out)
-    if (made.scale, made.zero_point) != (image.scale, image.zero_point):
-        r.file.fail("input and output differ in scale or zero point", "pools that keep them", op, out)
-    clamp = _clamp(r, op, options.fusedActivationFunction, out)
-    r.layers.append(Pool(f"pool{op.index}", image, made, window=kernel, clamp=clamp, **geometry))
+    for x, part in zip(op.inputs, parts, strict=True):
+        if part.quantisation != made.quantisation:
+            r.file.fail(
+                f"scale and zero point {part.quantisation}, the output has {made.quantisation}",
+                "concatenations that keep scale and zero point",
+                op,
+                x,
+            )
+    if sum(part.channels for part in parts) != made.channels:
+        r.file.fail(f"shape {list(out.shape)}", "consistent shapes", op, out)
+    r.layers.append(Concat(f"concat{op.index}", parts[0], made, parts=tuple(parts)))
 
 
 def _mean(r: "Reader", op: Operator) -> None:
@@ -198,9 +94,92 @@ def _mean(r: "Reader", op: Operator) -> None:
         r.file.fail(f"shape {list(out.shape)} from {list(x.shape)}", "consistent shapes", op, out)
     count = image.height * image.width
     multiplier, shift = mean_multiplier(image.scale / made.scale, count)
-    if shift > _MAX_SHIFT or (255 * count) << max(shift, 0) > _INT32_MAX:
+    if shift > MAX_SHIFT or (255 * count) << max(shift, 0) > INT32_MAX:
         r.file.fail(f"mean of {count} pixels scaled by {image.scale / made.scale}", "sums within int32", op, out)
     r.layers.append(Mean(f"mean{op.index}", image, made, -image.zero_point * count, multiplier, shift))
+
+
+def _pad(r: "Reader", op: Operator) -> None:
+    """PAD (with the zero point) and PADV2 (with a constant): of rows and columns a Pad, of channels a Conv."""
+    x, amounts, constant = r.ends(op, 2, 3)
+    out = op.outputs[0]
+    image = r.image_4d(op, x)
+    if amounts.shape != (4, 2):
+        r.file.fail(f"padding of shape {list(amounts.shape)}", "padding [4, 2] of an image [1, h, w, c]", op, amounts)
+    border = r.constant(op, amounts, "padding", schema.TensorType.INT32, 2).tolist()
+    if border[0] != [0, 0] or min(map(min, border)) < 0:
+        r.file.fail(f"padding {border}", "padding of at least 0 of height, width and channels", op, amounts)
+    padded = tuple(n + before + after for n, (before, after) in zip(image.shape, border[1:], strict=True))
+    if out.shape != (1, *padded):
+        r.file.fail(f"shape {list(out.shape)}, expected {[1, *padded]}", "consistent shapes", op, out)
+    (top, bottom), (left, right), channels = border[1:]
+    made = r.new_tensor(op, out)
+    if made.quantisation != image.quantisation:
+        r.file.fail("input and output differ in scale or zero point", "padding that keeps them", op, out)
+    value = image.zero_point if constant is None else r.data_value(op, constant, image)
+    name, padding = f"pad{op.index}", (top, left, bottom, right)
+    if any(channels) and any(padding):
+        inner = Tensor(f"{made.name}#rows", *padded[:2], image.channels, *image.quantisation)
+        r.layers.append(Pad(f"{name}.rows", image, inner, padding=padding, value=value))
+        image = inner
+    if any(channels):
+        r.layers.append(_channel_pad(f"{name}.channels", image, made, channels[0], value))
+    else:
+        r.layers.append(Pad(name, image, made, padding=padding, value=value))
+
+
+def _channel_pad(name: str, image: Tensor, made: Tensor, before: int, value: int) -> Conv:
+    """Channels of a constant in front of and behind the image's: a convolution with an identity in its middle."""
+    n = made.channels
+    weights = np.zeros((n, 1, 1, image.channels), np.int8)
+    bias = np.full(n, value - image.zero_point, np.int32)
+    kept = np.arange(image.channels)
+    weights[before + kept, 0, 0, kept] = 1
+    bias[before + kept] = 0
+    multiplier, shift = (np.full(n, p, np.int32) for p in _IDENTITY)
+    return Conv(name, image, made, stride=(1, 1), weights=weights, bias=bias, multiplier=multiplier, shift=shift)
+
+
+def _relu(activation: str, r: "Reader", op: Operator) -> None:
+    """RELU and its like as operators of their own; the reader folds them into the layer before where it can."""
+    (x,) = r.ends(op, 1, 1)
+    out = op.outputs[0]
+    image = r.image(op, x)
+    if out.shape != x.shape:
+        r.file.fail(f"shape {list(out.shape)} from {list(x.shape)}", "consistent shapes", op, out)
+    made = r.new_tensor(op, out, image.shape)
+    clamp = activation_range(activation, made.scale, made.zero_point)
+    if clamp[0] > clamp[1]:
+        r.file.fail(f"{op.name} leaves no value of its range", "ranges with a value", op, out)
+    r.layers.append(rescaled(f"relu{op.index}", image, made, clamp, lambda problem: _refuse(r, op, out, problem)))
+
+
+def _refuse(r: "Reader", op: Operator, out: TfliteTensor, problem: str) -> None:
+    r.file.fail(problem, "input and output scales of about the same size", op, out)
+
+
+def rescaled(name: str, image: Tensor, made: Tensor, clamp: tuple[int, int], refuse) -> Pool | Depthwise:
+    """The layer that gives every value of ``image`` the scale and zero point of ``made`` and clamps it.
+
+    TensorFlow Lite rounds twice here. ``refuse``: called with the problem if the factor leaves the int32 range.
+    """
+    if made.quantisation == image.quantisation:
+        return Pool(name, image, made, window=(1, 1), stride=(1, 1), clamp=clamp)
+    n = image.channels
+    multiplier, shift = quantize_multiplier(image.scale / made.scale)
+    if shift > MAX_SHIFT or 255 << max(shift, 0) > INT32_MAX:
+        refuse(f"scale {image.scale} becomes {made.scale}")
+    return Depthwise(
+        name,
+        image,
+        made,
+        stride=(1, 1),
+        weights=np.ones((n, 1, 1), np.int8),
+        bias=np.zeros(n, np.int32),
+        multiplier=np.full(n, multiplier, np.int32),
+        shift=np.full(n, shift, np.int32),
+        clamp=clamp,
+    )
 
 
 def _reshape(r: "Reader", op: Operator) -> None:
@@ -212,6 +191,8 @@ def _reshape(r: "Reader", op: Operator) -> None:
         r.file.fail(f"{list(x.shape)} to {list(out.shape)}, or other scales", "reshapes that keep every byte", op, out)
     if out.data is not None or out.index in r.made:
         r.file.fail("a constant, or made twice", "tensors made once", op, out)
+    r.reshape_input(out)
+    image = r.image(op, x)
     r.made[out.index] = image
     r.aliases[r.unique_name(out)] = image.name
 
@@ -230,12 +211,21 @@ def _softmax(r: "Reader", op: Operator) -> None:
     r.softmax[out.index] = x, options.beta
 
 
-# The operators that can be read. A new one needs a function here and a layer in graph.py and reference.py.
+# The operators that can be read. A new one needs a function here and a layer in layers.py and reference.py.
 OPERATORS = {
-    _Op.AVERAGE_POOL_2D: _average_pool_2d,
-    _Op.CONV_2D: _conv_2d,
-    _Op.FULLY_CONNECTED: _fully_connected,
+    _Op.ADD: _add,
+    _Op.AVERAGE_POOL_2D: average_pool_2d,
+    _Op.CONCATENATION: _concatenation,
+    _Op.CONV_2D: conv_2d,
+    _Op.DEPTHWISE_CONV_2D: depthwise_conv_2d,
+    _Op.FULLY_CONNECTED: fully_connected,
+    _Op.MAX_POOL_2D: max_pool_2d,
     _Op.MEAN: _mean,
+    _Op.PAD: _pad,
+    _Op.PADV2: _pad,
+    _Op.RELU: partial(_relu, "RELU"),
+    _Op.RELU6: partial(_relu, "RELU6"),
+    _Op.RELU_N1_TO_1: partial(_relu, "RELU_N1_TO_1"),
     _Op.RESHAPE: _reshape,
     _Op.SOFTMAX: _softmax,
 }

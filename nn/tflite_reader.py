@@ -1,4 +1,4 @@
-"""Reader of int8 .tflite networks with one or several outputs (exits, shallow to deep).
+"""Reader of int8 .tflite networks with one or several outputs (exits, shallow to deep, or tensors of any shape).
 
 The reader keeps track of tensors and exits; tflite_operators.py says what each operator means. Everything else is
 refused with an UnsupportedNetwork error.
@@ -11,8 +11,10 @@ from types import MappingProxyType
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from .exits import MAX_CLASSES
 from .graph import Exit, Layer, Network, Tensor, UnsupportedNetwork
 from .quantize import Rounding
+from .simplify import fold_activations, fold_borders
 from .tflite_file import Operator, TfliteFile, TfliteTensor, enum_name
 from .tflite_operators import OPERATORS
 
@@ -45,28 +47,43 @@ class Reader:
                 supported = ", ".join(sorted(enum_name(_Op, code) for code in OPERATORS))
                 file.fail("unsupported operator", supported, op, op.outputs[0] if op.outputs else None)
             OPERATORS[op.code](self, op)
-        exits = tuple(self.exit(tensor) for tensor in file.outputs)
-        if not exits:
-            file.fail("no outputs", "one or several outputs, one per exit")
         name = Path(file.name).stem
+        ends = self.ends_of_network()
         try:
-            network = Network(name, self.input, tuple(self.layers), exits, MappingProxyType(self.aliases))
+            network = Network(name, self.input, tuple(self.layers), aliases=MappingProxyType(self.aliases), **ends)
+            return self.checked_order(self.simplified(self.without_unused(network)))
+        except UnsupportedNetwork:
+            raise
         except ValueError as error:
             file.fail(str(error), "outputs made by layers")
-        return self.checked_order(self.without_unused(network))
+
+    def ends_of_network(self) -> dict[str, tuple]:
+        """``exits`` if every output is a vector of classes, otherwise no exits and ``outputs``."""
+        if not self.file.outputs:
+            self.file.fail("no outputs", "one or several outputs")
+        images = []
+        for tensor in self.file.outputs:
+            image = self.image(None, self.softmax.get(tensor.index, (tensor,))[0])
+            if image is self.input:
+                self.file.fail("the input is an output", "outputs made by layers", tensor=tensor)
+            images.append(image)
+        if all(image.shape[:2] == (1, 1) and image.channels <= MAX_CLASSES for image in images):
+            return {"exits": tuple(self.exit(tensor) for tensor in self.file.outputs)}
+        return {"exits": (), "outputs": tuple(dict.fromkeys(images))}
 
     def exit(self, tensor: TfliteTensor) -> Exit:
         """What a network output says about an exit: the softmax in front of it is dropped."""
         logits, beta = self.softmax.get(tensor.index, (tensor, 1.0))
-        image = self.image(None, logits)
-        if image.shape[:2] != (1, 1):
-            self.file.fail(f"exit of shape {list(image.shape)}", "exits of 1 x 1 x classes", tensor=logits)
-        if image is self.input:
-            self.file.fail("the input is an output", "outputs made by layers", tensor=tensor)
-        return Exit(image, beta, tensor.name)
+        return Exit(self.image(None, logits), beta, tensor.name)
+
+    def simplified(self, network: Network) -> Network:
+        """Without the layers that others can do on the way."""
+        outputs = {tensor.name for tensor in network.outputs}
+        layers = fold_borders(fold_activations(list(network.layers), outputs), outputs)
+        return self.without_unused(replace(network, layers=tuple(layers)))
 
     def without_unused(self, network: Network) -> Network:
-        """Leave out what no exit needs."""
+        """Leave out what no exit and no output needs."""
         layers = tuple(layer for layer, exits in zip(network.layers, network.needed_by(), strict=True) if exits)
         kept = {network.input.name, *(layer.output.name for layer in layers)}
         aliases = {alias: name for alias, name in network.aliases.items() if name in kept}
@@ -75,6 +92,8 @@ class Reader:
     def checked_order(self, network: Network) -> Network:
         """Refuse outputs that are equal or in an order that contradicts the trunk."""
         logits = [exit.logits.name for exit in network.exits]
+        if not logits:
+            return network
         if len(set(logits)) != len(logits):
             self.file.fail(f"two outputs show the same logits, {logits}", "one output per exit")
         trunk = [head is None for head in network.head_of()]
@@ -91,19 +110,39 @@ class Reader:
 
     # --- tensors ------------------------------------------------------------------------------------------------
 
-    def new_tensor(self, op: Operator | None, tensor: TfliteTensor) -> Tensor:
-        """The image that ``tensor`` will hold, from now on known as made."""
+    def new_tensor(
+        self, op: Operator | None, tensor: TfliteTensor, image_shape: tuple[int, int, int] | None = None
+    ) -> Tensor:
+        """The image that ``tensor`` will hold, from now on known as made.
+
+        ``image_shape``: (h, w, c) of its bytes, where the tensor may be a flattened image.
+        """
         self.check_data(op, tensor)
+        if tensor.data is not None or tensor.index in self.made:
+            self.file.fail("a constant, or made twice", "tensors made once", op, tensor)
+        shape = self.image_shape(op, tensor) if image_shape is None else image_shape
+        image = self.made[tensor.index] = Tensor(
+            self.unique_name(tensor), *shape, tensor.scales[0], tensor.zero_points[0]
+        )
+        return image
+
+    def image_shape(self, op: Operator | None, tensor: TfliteTensor) -> tuple[int, int, int]:
+        """(h, w, c) of a tensor [1, h, w, c] or [1, c]."""
         shape = tensor.shape[1:]
         if tensor.shape[:1] != (1,) or len(shape) not in (1, 3):
             self.file.fail(f"shape {list(tensor.shape)}", "[1, h, w, c] and [1, c]: batch 1", op, tensor)
-        if tensor.data is not None or tensor.index in self.made:
-            self.file.fail("a constant, or made twice", "tensors made once", op, tensor)
-        h, w, c = shape if len(shape) == 3 else (1, 1, *shape)
-        image = self.made[tensor.index] = Tensor(
-            self.unique_name(tensor), h, w, c, tensor.scales[0], tensor.zero_points[0]
-        )
-        return image
+        return shape if len(shape) == 3 else (1, 1, *shape)
+
+    def reshape_input(self, tensor: TfliteTensor) -> None:
+        """Where the input is reshaped before any layer has read it, it has the shape of ``tensor`` from the start."""
+        if self.made.get(self.file.inputs[0].index) is not self.input or self.layers:
+            return
+        if len(tensor.shape) == 4 and tensor.shape[0] == 1:
+            before, self.input = (
+                self.input,
+                replace(self.input, height=tensor.shape[1], width=tensor.shape[2], channels=tensor.shape[3]),
+            )
+            self.made = {i: self.input if image is before else image for i, image in self.made.items()}
 
     def unique_name(self, tensor: TfliteTensor) -> str:
         """The tensor's name, with its index behind it if an earlier tensor has that name."""
@@ -148,6 +187,18 @@ class Reader:
         if not isinstance(op.options, kind):
             self.file.fail("options missing or of another operator", "whole .tflite files", op)
         return op.options
+
+    def data_value(self, op: Operator, tensor: TfliteTensor, image: Tensor) -> int:
+        """A constant of one value that has the type, scale and zero point of ``image``."""
+        self.check_data(op, tensor)
+        if tensor.data is None or tensor.size != 1 or (tensor.scales[0], tensor.zero_points[0]) != image.quantisation:
+            self.file.fail(
+                f"constant {list(tensor.shape)}, scale and zero point {tensor.scales[0], tensor.zero_points[0]}",
+                f"one value with the input's {image.quantisation}",
+                op,
+                tensor,
+            )
+        return int(tensor.data.reshape(()))
 
     def constant(self, op: Operator, tensor: TfliteTensor, what: str, dtype: int, rank: int) -> np.ndarray:
         """Data of a constant input."""

@@ -73,7 +73,8 @@ def test_networks_that_cannot_be():
     for change, message in (
         ({"layers": net.layers[1:]}, "layer h0 reads 'a' before it is made"),
         ({"layers": (*net.layers, net.layers[-1])}, "layer f or its output 'l3' exists twice"),
-        ({"exits": ()}, "needs at least one exit"),
+        ({"exits": (), "outputs": ()}, "needs at least one exit or output"),
+        ({"exits": (), "outputs": (image("zz"),)}, "output 'zz' is made by no layer"),
         ({"exits": (Exit(image("b", 4)),)}, "logits 'b' of exit 0 are no 1 x 1 layer output"),
         ({"exits": (Exit(image("zz")),)}, "logits 'zz' of exit 0"),
     ):
@@ -84,7 +85,8 @@ def test_networks_that_cannot_be():
 def test_layers_that_cannot_be():
     good = conv("c", image("x", 8), image("y", 6))
     for change, message in (
-        ({"weights": good.weights.astype(np.int16)}, r"c: weights are int16 .* must be int8 \[4, kh, kw, 4\]"),
+        ({"weights": good.weights.astype(np.int32)}, r"c: weights are int32 .* int8 or int16 \[4, kh, kw, 4\]"),
+        ({"weights": good.weights.astype(np.int16) * 256}, "c: int16 weights must be within -255..255"),
         ({"bias": good.bias[:3]}, r"c: bias must be int32 \[4\]"),
         ({"stride": (2, 1)}, "c: output height 6 does not follow from input 8, padding 0, kernel 3, stride 2"),
         ({"padding": (0, 1, 0, 0)}, "c: output width 6 does not follow from input 8, padding 1"),

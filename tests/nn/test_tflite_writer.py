@@ -251,8 +251,14 @@ def test_bad_convolution(message):
 def test_bad_shapes():
     net = TfliteWriter()
     x = net.input((1, 6, 6, 3), scale=0.5, zero_point=0)
-    with pytest.raises(ValueError, match=r"f: input shape \[1, 6, 6, 3\] must be \[batch, features\]"):
-        net.fully_connected(x, W[0, 0], B, 0.1, scale=0.1, zero_point=0, name="f")
+    with pytest.raises(ValueError, match=r"f: input shape \[1, 9, 12\] must be \[batch, features\] or an image"):
+        net.fully_connected(net.reshape(x, (1, 9, 12)), W[0, 0], B, 0.1, scale=0.1, zero_point=0, name="f")
+    with pytest.raises(ValueError, match=r"c: shapes \[\[1, 6, 6, 3\], \[1, 108\]\] must differ in channels only"):
+        net.concatenation([x, net.flatten(x)], name="c")
+    with pytest.raises(ValueError, match=r"p: amounts \[\[0, 1\]\] must be 4 pairs of at least 0"):
+        net.pad(x, [(0, 1)], name="p")
+    with pytest.raises(ValueError, match="r: activation 'TANH' must be one of RELU, RELU6, RELU_N1_TO_1"):
+        net.relu(x, "TANH", name="r")
     with pytest.raises(ValueError, match=r"m: input shape \[1, 108\] must be \[batch, height, width, channels\]"):
         net.mean(net.flatten(x), name="m")
     with pytest.raises(ValueError, match=r"r: \[1, 6, 6, 3\] to \[1, 100\] must keep the number of elements"):
