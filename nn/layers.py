@@ -205,7 +205,13 @@ class _Pooling(Window):
 
 @dataclass(frozen=True, eq=False)
 class Pool(_Pooling):
-    """Average pool: y = clamp(average(sum of the taps inside the image, their number)), half away from zero."""
+    """Average pool: y = clamp(average(sum of the taps inside the image, their number)).
+
+    Rounds half away from zero; with ``half_up`` half upwards, which is what uint8 networks do whose values are never
+    negative.
+    """
+
+    half_up: bool = field(kw_only=True, default=False)
 
 
 @dataclass(frozen=True, eq=False)

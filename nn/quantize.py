@@ -23,6 +23,7 @@ __all__ = [
     "ADD_SHIFT",
     "INT8_MAX",
     "INT8_MIN",
+    "Kernels",
     "Rounding",
     "activation_range",
     "add_factors",
@@ -44,6 +45,18 @@ class Rounding(StrEnum):
 
     DOUBLE = "double"
     SINGLE = "single"
+
+
+class Kernels(StrEnum):
+    """Whose reference kernels a network is to equal: ai-edge-litert's or TensorFlow Lite Micro's."""
+
+    LITERT = "litert"
+    MICRO = "micro"
+
+    @property
+    def fully_connected(self) -> Rounding:
+        """How FULLY_CONNECTED rounds."""
+        return Rounding.DOUBLE if self is Kernels.MICRO else Rounding.SINGLE
 
 
 def quantize_multiplier(real: float) -> tuple[int, int]:
@@ -115,9 +128,11 @@ def requantise_and_clamp(acc, multiplier, shift, rounding, zero_point: int, clam
     return np.clip(requantise(acc, multiplier, shift, rounding) + zero_point, *clamp).astype(np.int8)
 
 
-def average(total: np.ndarray, count: np.ndarray | int) -> np.ndarray:
-    """total / count rounded half away from zero (AVERAGE_POOL_2D); int64."""
+def average(total: np.ndarray, count: np.ndarray | int, half_up: bool = False) -> np.ndarray:
+    """total / count rounded half away from zero (AVERAGE_POOL_2D), or half upwards (that of uint8); int64."""
     total, count = np.asarray(total, np.int64), np.asarray(count, np.int64)
+    if half_up:
+        return (total + count // 2) // count
     return np.sign(total) * ((np.abs(total) + count // 2) // count)
 
 

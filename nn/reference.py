@@ -54,7 +54,7 @@ def _depthwise(layer: Depthwise, x: np.ndarray) -> np.ndarray:
 def _pool(layer: Pool, x: np.ndarray) -> np.ndarray:
     total = _windows(x.astype(np.int64), layer).sum((-2, -1))
     inside = _windows(np.ones((1, *layer.input.shape[:2], 1), np.int64), layer).sum((-2, -1))
-    return np.clip(average(total, inside), *layer.clamp).astype(np.int8)
+    return np.clip(average(total, inside, layer.half_up), *layer.clamp).astype(np.int8)
 
 
 def _max_pool(layer: MaxPool, x: np.ndarray) -> np.ndarray:

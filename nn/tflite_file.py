@@ -19,6 +19,7 @@ _IDENTIFIER = b"TFL3"
 _VERSION = 3
 _DTYPES = {
     schema.TensorType.INT8: np.dtype("int8"),
+    schema.TensorType.UINT8: np.dtype("uint8"),
     schema.TensorType.INT32: np.dtype("<i4"),
 }
 

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .graph import Add, Concat, Conv, Depthwise, Mean, Pad, Pool, Tensor
-from .quantize import activation_range, add_factors, mean_multiplier, quantize_multiplier
+from .graph import Add, Concat, Conv, Mean, Pad, Tensor
+from .quantize import Kernels, activation_range, add_factors, mean_multiplier
+from .rescale import IDENTITY, float_rescaled, kept, rescaled
 from .tflite_file import Operator, TfliteTensor
 from .tflite_windows import (
     INT32_MAX,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["OPERATORS"]
 
 _Op = schema.BuiltinOperator
-_IDENTITY = (1 << 30, 1)  # multiplier and shift of the factor 1
 
 
 def _add(r: "Reader", op: Operator) -> None:
@@ -68,17 +68,29 @@ def _concatenation(r: "Reader", op: Operator) -> None:
         if x.shape[:-1] != out.shape[:-1] or x.shape[-1] != part.channels or x.size != np.prod(part.shape):
             r.file.fail(f"part {list(x.shape)} of {list(out.shape)}", "parts that differ in channels only", op, x)
     made = r.new_tensor(op, out)
-    for x, part in zip(op.inputs, parts, strict=True):
-        if part.quantisation != made.quantisation:
-            r.file.fail(
-                f"scale and zero point {part.quantisation}, the output has {made.quantisation}",
-                "concatenations that keep scale and zero point",
-                op,
-                x,
-            )
     if sum(part.channels for part in parts) != made.channels:
         r.file.fail(f"shape {list(out.shape)}", "consistent shapes", op, out)
+    for i, (x, part) in enumerate(zip(op.inputs, parts, strict=True)):
+        if part.quantisation != made.quantisation:
+            parts[i] = _rescaled_part(r, op, x, part, made, i)
     r.layers.append(Concat(f"concat{op.index}", parts[0], made, parts=tuple(parts)))
+
+
+def _rescaled_part(r: "Reader", op: Operator, x: TfliteTensor, part: Tensor, made: Tensor, i: int) -> Tensor:
+    """A part of a uint8 concatenation with the scale of the whole; the int8 kernels know no such thing."""
+    if x.type == schema.TensorType.INT8:
+        r.file.fail(
+            f"scale and zero point {part.quantisation}, the output has {made.quantisation}",
+            "int8 concatenations that keep scale and zero point",
+            op,
+            x,
+        )
+    inner = Tensor(f"{made.name}#part{i}", *part.shape, *made.quantisation)
+    layer = float_rescaled(f"concat{op.index}.part{i}", part, inner)
+    if layer is None:
+        r.file.fail(f"no integer factor from {part.quantisation} to {made.quantisation}", "other scales", op, x)
+    r.layers.append(layer)
+    return inner
 
 
 def _mean(r: "Reader", op: Operator) -> None:
@@ -136,7 +148,7 @@ def _channel_pad(name: str, image: Tensor, made: Tensor, before: int, value: int
     kept = np.arange(image.channels)
     weights[before + kept, 0, 0, kept] = 1
     bias[before + kept] = 0
-    multiplier, shift = (np.full(n, p, np.int32) for p in _IDENTITY)
+    multiplier, shift = (np.full(n, p, np.int32) for p in IDENTITY)
     return Conv(name, image, made, stride=(1, 1), weights=weights, bias=bias, multiplier=multiplier, shift=shift)
 
 
@@ -148,38 +160,15 @@ def _relu(activation: str, r: "Reader", op: Operator) -> None:
     if out.shape != x.shape:
         r.file.fail(f"shape {list(out.shape)} from {list(x.shape)}", "consistent shapes", op, out)
     made = r.new_tensor(op, out, image.shape)
-    clamp = activation_range(activation, made.scale, made.zero_point)
+    # TensorFlow Lite Micro's RELU6 takes its bounds from the input and does not look at the output's scale.
+    ignorant = activation == "RELU6" and r.kernels is Kernels.MICRO and made.quantisation != image.quantisation
+    clamp = activation_range(activation, *(image if ignorant else made).quantisation)
     if clamp[0] > clamp[1]:
         r.file.fail(f"{op.name} leaves no value of its range", "ranges with a value", op, out)
-    r.layers.append(rescaled(f"relu{op.index}", image, made, clamp, lambda problem: _refuse(r, op, out, problem)))
-
-
-def _refuse(r: "Reader", op: Operator, out: TfliteTensor, problem: str) -> None:
-    r.file.fail(problem, "input and output scales of about the same size", op, out)
-
-
-def rescaled(name: str, image: Tensor, made: Tensor, clamp: tuple[int, int], refuse) -> Pool | Depthwise:
-    """The layer that gives every value of ``image`` the scale and zero point of ``made`` and clamps it.
-
-    TensorFlow Lite rounds twice here. ``refuse``: called with the problem if the factor leaves the int32 range.
-    """
-    if made.quantisation == image.quantisation:
-        return Pool(name, image, made, window=(1, 1), stride=(1, 1), clamp=clamp)
-    n = image.channels
-    multiplier, shift = quantize_multiplier(image.scale / made.scale)
-    if shift > MAX_SHIFT or 255 << max(shift, 0) > INT32_MAX:
-        refuse(f"scale {image.scale} becomes {made.scale}")
-    return Depthwise(
-        name,
-        image,
-        made,
-        stride=(1, 1),
-        weights=np.ones((n, 1, 1), np.int8),
-        bias=np.zeros(n, np.int32),
-        multiplier=np.full(n, multiplier, np.int32),
-        shift=np.full(n, shift, np.int32),
-        clamp=clamp,
-    )
+    layer = (kept if ignorant else rescaled)(f"relu{op.index}", image, made, clamp)
+    if layer is None:
+        r.file.fail(f"scale {image.scale} becomes {made.scale}", "scales of about the same size", op, out)
+    r.layers.append(layer)
 
 
 def _reshape(r: "Reader", op: Operator) -> None:

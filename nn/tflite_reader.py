@@ -1,4 +1,4 @@
-"""Reader of int8 .tflite networks with one or several outputs (exits, shallow to deep, or tensors of any shape).
+"""Reader of int8 and uint8 .tflite networks; their outputs are exits, shallow to deep, or tensors of any shape.
 
 The reader keeps track of tensors and exits; tflite_operators.py says what each operator means. Everything else is
 refused with an UnsupportedNetwork error.
@@ -13,7 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from .exits import MAX_CLASSES
 from .graph import Exit, Layer, Network, Tensor, UnsupportedNetwork
-from .quantize import Rounding
+from .quantize import Kernels
 from .simplify import fold_activations, fold_borders
 from .tflite_file import Operator, TfliteFile, TfliteTensor, enum_name
 from .tflite_operators import OPERATORS
@@ -21,15 +21,23 @@ from .tflite_operators import OPERATORS
 __all__ = ["Reader", "UnsupportedNetwork", "parse_network", "read_network"]
 
 _Op = schema.BuiltinOperator
-_DATA = "int8 tensors with one scale and one zero point"
+_TYPES = (schema.TensorType.INT8, schema.TensorType.UINT8)
+_DATA = "int8 or uint8 tensors with one scale and one zero point"
+# uint8 data becomes int8 by subtracting 128, from values and zero points: real = scale * (q - zero point) is the same.
+UINT8_OFFSET = 128
+
+
+def offset_of(tensor: TfliteTensor) -> int:
+    """What to subtract from a tensor's values and zero points to make them int8's."""
+    return UINT8_OFFSET if tensor.type == schema.TensorType.UINT8 else 0
 
 
 class Reader:
     """Walks the operators of one file; ``layers`` grows, ``made`` knows which image a file tensor holds."""
 
-    def __init__(self, file: TfliteFile, fully_connected_rounding: Rounding):
+    def __init__(self, file: TfliteFile, kernels: Kernels):
         self.file = file
-        self.fully_connected_rounding = fully_connected_rounding
+        self.kernels = kernels
         self.layers: list[Layer] = []
         self.made: dict[int, Tensor] = {}  # file tensor index -> image; reshaped tensors share theirs
         self.softmax: dict[int, tuple[TfliteTensor, float]] = {}  # index of its output -> input and beta
@@ -120,9 +128,13 @@ class Reader:
         self.check_data(op, tensor)
         if tensor.data is not None or tensor.index in self.made:
             self.file.fail("a constant, or made twice", "tensors made once", op, tensor)
+        for x in () if op is None else op.inputs:
+            if x is not None and x.type in _TYPES and x.type != tensor.type:
+                names = [enum_name(schema.TensorType, t.type) for t in (x, tensor)]
+                self.file.fail(f"input {names[0]}, output {names[1]}", "operators of one type", op, tensor)
         shape = self.image_shape(op, tensor) if image_shape is None else image_shape
         image = self.made[tensor.index] = Tensor(
-            self.unique_name(tensor), *shape, tensor.scales[0], tensor.zero_points[0]
+            self.unique_name(tensor), *shape, tensor.scales[0], tensor.zero_points[0] - offset_of(tensor)
         )
         return image
 
@@ -151,10 +163,10 @@ class Reader:
         return name
 
     def check_data(self, op: Operator | None, tensor: TfliteTensor) -> None:
-        """int8, one scale, one zero point."""
-        if tensor.type != schema.TensorType.INT8:
+        """int8 or uint8, one scale, one zero point."""
+        if tensor.type not in _TYPES:
             self.file.fail(f"type {enum_name(schema.TensorType, tensor.type)}", _DATA, op, tensor)
-        if len(tensor.scales) != 1 or not -128 <= tensor.zero_points[0] <= 127:
+        if len(tensor.scales) != 1 or not -128 <= tensor.zero_points[0] - offset_of(tensor) <= 127:
             self.file.fail(f"scales {tensor.scales}, zero points {tensor.zero_points}", _DATA, op, tensor)
 
     def image(self, op: Operator | None, tensor: TfliteTensor) -> Tensor:
@@ -191,14 +203,26 @@ class Reader:
     def data_value(self, op: Operator, tensor: TfliteTensor, image: Tensor) -> int:
         """A constant of one value that has the type, scale and zero point of ``image``."""
         self.check_data(op, tensor)
-        if tensor.data is None or tensor.size != 1 or (tensor.scales[0], tensor.zero_points[0]) != image.quantisation:
+        quantisation = tensor.scales[0], tensor.zero_points[0] - offset_of(tensor)
+        if tensor.data is None or tensor.size != 1 or quantisation != image.quantisation:
             self.file.fail(
-                f"constant {list(tensor.shape)}, scale and zero point {tensor.scales[0], tensor.zero_points[0]}",
+                f"constant {list(tensor.shape)}, scale and zero point {quantisation}",
                 f"one value with the input's {image.quantisation}",
                 op,
                 tensor,
             )
-        return int(tensor.data.reshape(()))
+        return int(tensor.data.reshape(())) - offset_of(tensor)
+
+    def weights(self, op: Operator, tensor: TfliteTensor, rank: int) -> np.ndarray:
+        """Constant weights without their zero point: int8, or int16 where uint8 ones minus it do not fit int8."""
+        if tensor.type != schema.TensorType.UINT8:
+            return self.constant(op, tensor, "weights", schema.TensorType.INT8, rank)
+        data = self.constant(op, tensor, "weights", schema.TensorType.UINT8, rank)
+        if len(tensor.scales) != 1:
+            self.file.fail(f"{len(tensor.scales)} scales of uint8 weights", "uint8 weights with one scale", op, tensor)
+        centred = data.astype(np.int16) - tensor.zero_points[0]
+        fits = centred.min() >= -128 and centred.max() <= 127
+        return centred.astype(np.int8) if fits else centred
 
     def constant(self, op: Operator, tensor: TfliteTensor, what: str, dtype: int, rank: int) -> np.ndarray:
         """Data of a constant input."""
@@ -213,15 +237,22 @@ class Reader:
         return tensor.data
 
 
-def parse_network(data: bytes, name: str, rounding: Rounding | str = Rounding.SINGLE) -> Network:
+def parse_network(data: bytes, name: str, rounding: Kernels | str = Kernels.LITERT) -> Network:
     """Network in the bytes of a .tflite file; ``name`` is what errors call the file. See read_network."""
-    return Reader(TfliteFile(data, name), Rounding(rounding)).network()
+    return Reader(TfliteFile(data, name), _kernels(rounding)).network()
 
 
-def read_network(path: str | Path, rounding: Rounding | str = Rounding.SINGLE) -> Network:
-    """Read an int8 .tflite file.
+def read_network(path: str | Path, rounding: Kernels | str = Kernels.LITERT) -> Network:
+    """Read an int8 or uint8 .tflite file.
 
-    ``rounding`` of FULLY_CONNECTED: "single" as ai-edge-litert, "double" as TensorFlow Lite Micro. Raises
-    UnsupportedNetwork, whose message names file, operator, tensor and what is supported, and OSError.
+    ``rounding``: whose kernels to equal where they differ, "litert" (ai-edge-litert) or "micro" (TensorFlow Lite
+    Micro). Raises UnsupportedNetwork, whose message names file, operator, tensor and what is supported, and OSError.
     """
-    return Reader(TfliteFile.open(path), Rounding(rounding)).network()
+    return Reader(TfliteFile.open(path), _kernels(rounding)).network()
+
+
+def _kernels(rounding: Kernels | str) -> Kernels:
+    try:
+        return Kernels(rounding)
+    except ValueError:
+        raise ValueError(f"rounding is {rounding!r}, it must be one of {', '.join(Kernels)}") from None

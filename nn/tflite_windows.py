@@ -64,9 +64,13 @@ def _window(
 def _scaling(
     r: "Reader", op: Operator, image: Tensor, weights: TfliteTensor, out: Tensor, acc_bound: np.ndarray, axis: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(multiplier, shift) int32 [out_channels]: input scale * weight scale / output scale in float64."""
+    """(multiplier, shift) int32 [out_channels]: input scale * weight scale / output scale in float64.
+
+    The uint8 kernels of convolutions multiply the two scales in float32, FULLY_CONNECTED does not.
+    """
     channels = weights.shape[axis]
-    if any(weights.zero_points) or len(weights.scales) not in (1, channels):
+    int8 = weights.type == schema.TensorType.INT8
+    if (int8 and any(weights.zero_points)) or len(weights.scales) not in (1, channels):
         r.file.fail(
             f"{len(weights.scales)} scales, zero points {sorted(set(weights.zero_points))}",
             f"1 scale or one per output channel ({channels}), zero points 0",
@@ -76,7 +80,9 @@ def _scaling(
     if len(weights.scales) > 1 and weights.axis != axis:
         r.file.fail(f"scales along dimension {weights.axis}", f"scales along dimension {axis}", op, weights)
     scales = weights.scales * (channels // len(weights.scales))
-    multiplier, shift = np.array([quantize_multiplier(image.scale * s / out.scale) for s in scales], np.int32).T
+    in_float32 = not int8 and op.code != schema.BuiltinOperator.FULLY_CONNECTED
+    products = [float(np.float32(image.scale) * np.float32(s)) if in_float32 else image.scale * s for s in scales]
+    multiplier, shift = np.array([quantize_multiplier(p / out.scale) for p in products], np.int32).T
     largest = [int(a) << max(int(s), 0) for a, s in zip(acc_bound, shift, strict=True)]
     if max(largest) > INT32_MAX or max(shift) > MAX_SHIFT:
         r.file.fail(
@@ -125,7 +131,7 @@ def _append_weighted(
             bias=biases,
             multiplier=multiplier,
             shift=shift,
-            rounding=r.fully_connected_rounding if fully_connected else Rounding.DOUBLE,
+            rounding=r.kernels.fully_connected if fully_connected else Rounding.DOUBLE,
             clamp=clamp_of(r, op, activation, made),
             **geometry,
         )
@@ -141,7 +147,7 @@ def conv_2d(r: "Reader", op: Operator) -> None:
     out = op.outputs[0]
     options = r.options(op, schema.Conv2DOptionsT)
     image = r.image_4d(op, x)
-    kernels = r.constant(op, w, "weights", schema.TensorType.INT8, 4)
+    kernels = r.weights(op, w, 4)
     if (options.dilationHFactor, options.dilationWFactor) != (1, 1):
         r.file.fail(f"dilation {options.dilationHFactor} x {options.dilationWFactor}", "dilation 1 x 1", op, out)
     if kernels.shape[3] != image.channels:
@@ -158,7 +164,7 @@ def depthwise_conv_2d(r: "Reader", op: Operator) -> None:
     out = op.outputs[0]
     options = r.options(op, schema.DepthwiseConv2DOptionsT)
     image = r.image_4d(op, x)
-    kernels = r.constant(op, w, "weights", schema.TensorType.INT8, 4)
+    kernels = r.weights(op, w, 4)
     if (options.dilationHFactor, options.dilationWFactor) != (1, 1):
         r.file.fail(f"dilation {options.dilationHFactor} x {options.dilationWFactor}", "dilation 1 x 1", op, out)
     channels = kernels.shape[3]
@@ -182,7 +188,7 @@ def fully_connected(r: "Reader", op: Operator) -> None:
     out = op.outputs[0]
     options = r.options(op, schema.FullyConnectedOptionsT)
     image = r.image(op, x)
-    matrix = r.constant(op, w, "weights", schema.TensorType.INT8, 2)
+    matrix = r.weights(op, w, 2)
     units = len(matrix)
     if options.weightsFormat != schema.FullyConnectedOptionsWeightsFormat.DEFAULT:
         r.file.fail("shuffled weights", "weights in the default format", op, w)
@@ -226,4 +232,6 @@ def _pool(r: "Reader", op: Operator, kind: type[Pool] | type[MaxPool], prefix: s
     if made.quantisation != image.quantisation:
         r.file.fail("input and output differ in scale or zero point", "pools that keep them", op, out)
     clamp = clamp_of(r, op, options.fusedActivationFunction, made)
+    if kind is Pool:
+        geometry["half_up"] = out.type == schema.TensorType.UINT8
     r.layers.append(kind(f"{prefix}{op.index}", image, made, window=kernel, clamp=clamp, **geometry))

@@ -24,7 +24,7 @@ app = typer.Typer(
 Config = Annotated[str, typer.Option("--config", "-c", help=f"Size of the NPU: {', '.join(CONFIGS)}.")]
 Network = Annotated[
     Path,
-    typer.Option("--network", "-n", help="int8 .tflite file, one output per exit.", show_default="the digits network"),
+    typer.Option("--network", "-n", help=".tflite file, int8 or uint8.", show_default="the digits network"),
 ]
 Images = Annotated[
     Path,
@@ -38,6 +38,9 @@ Images = Annotated[
 Threshold = Annotated[
     list[float],
     typer.Option("--threshold", "-t", help="Confidence at which a sample leaves: one for all exits, or one each."),
+]
+RoundingOption = Annotated[
+    str, typer.Option("--rounding", help="Whose kernels to equal: litert (ai-edge-litert), or micro (TFLite Micro).")
 ]
 Seed = Annotated[int, typer.Option("--seed", "-s", help="Of arrivals and of the choice of images.", min=0)]
 Waves = Annotated[str | None, typer.Option("--waves", metavar="FIRST:LAST", help="Write a VCD file of these cycles.")]
@@ -54,6 +57,7 @@ def sim(
     config: Config = "edge",
     network: Network = MODELS / "digits.tflite",
     images: Images = MODELS / "digits_views.npz",
+    rounding: RoundingOption = "litert",
     arrivals: Annotated[
         list[str],
         typer.Option("--arrivals", "-a", help="poisson, bursts, or a file of timestamps (one number per line)."),
@@ -99,6 +103,7 @@ def sim(
         get_config(config),
         network,
         images,
+        rounding=rounding,
         arrivals=list(dict.fromkeys(arrivals)),
         count=requests,
         share=rate,
@@ -128,6 +133,7 @@ def run(
     config: Config = "edge",
     network: Network = MODELS / "digits.tflite",
     images: Images = MODELS / "digits_views.npz",
+    rounding: RoundingOption = "litert",
     threshold: Threshold = (0.8,),
     memory: Memory = "ideal",
     read_latency: ReadLatency = 32,
@@ -142,6 +148,7 @@ def run(
         images,
         first,
         count,
+        rounding=rounding,
         thresholds=threshold,
         memory=_memory(memory, read_latency),
         waves=_window(waves),
@@ -151,8 +158,9 @@ def run(
 
 @app.command("compile")
 def compile_(
-    network: Annotated[Path, typer.Argument(help="int8 .tflite file, one output per exit, shallow to deep.")],
+    network: Annotated[Path, typer.Argument(help="int8 or uint8 .tflite file; outputs are exits, shallow to deep.")],
     config: Config = "edge",
+    rounding: RoundingOption = "litert",
     threshold: Threshold = (0.8,),
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Program file. Default: NETWORK-CONFIG.fnp.")] = None,
 ):
@@ -162,7 +170,7 @@ def compile_(
     from .study import limits_of, load_network
     from .tables import layers_table
 
-    net = load_network(network)
+    net = load_network(network, rounding)
     program = compile_network(net, get_config(config), CompileOptions(limits=limits_of(threshold, len(net.exits))))
     out = out or Path(f"{network.stem}-{config}.fnp")
     program.save(out)

@@ -15,17 +15,18 @@ __all__ = ["demonstrate", "run_images"]
 
 
 def demonstrate(
-    config, network, images, *, arrivals, count, share, gap, burst, slo, thresholds, policies, seed, memory, rigid,
-    unstacked, waves, folder, jobs, console,
+    config, network, images, *, rounding, arrivals, count, share, gap, burst, slo, thresholds, policies, seed, memory,
+    rigid, unstacked, waves, folder, jobs, console,
 ):  # fmt: skip
     """Serve the same traces under every policy; returns the RunRecords, trace by trace.
 
-    network, images : paths; share : of the capacity, gap : cycles between requests (instead of share); slo : multiples
-    of one sample's latency, 0 for none; waves : (first, last) cycle or None. The other parameters: study.
+    network, images : paths; rounding : of study.load_network; share : of the capacity, gap : cycles between requests
+    (instead of share); slo : multiples of one sample's latency, 0 for none; waves : (first, last) cycle or None. The
+    other parameters: study.
     """
     options = {"thresholds": list(thresholds)}
     with _telling(console) as tell:
-        net, program = load_program(config, network, thresholds)
+        net, program = load_program(config, network, thresholds, rounding)
         x, y = read_images(images, net.input.shape)
         common = {"count": count, "seed": seed, "burst": burst}
         make_traces(arrivals, 1.0, x, y, **common)  # what is wrong with them is found before the simulator is built
@@ -65,10 +66,10 @@ def demonstrate(
     return records
 
 
-def run_images(config, network, images, first, count, *, thresholds, memory, waves, console):
+def run_images(config, network, images, first, count, *, rounding, thresholds, memory, waves, console):
     """Send images through the whole network one by one and print what every exit says; returns the RunRecord."""
     with _telling(console) as tell:
-        net, program = load_program(config, network, (2.0,))
+        net, program = load_program(config, network, (2.0,), rounding)
         limits = limits_of(thresholds, len(net.exits))
         x, y = read_images(images, net.input.shape)
         if first + count > len(x):

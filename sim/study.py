@@ -10,6 +10,7 @@ import numpy as np
 from fluidnpu.nn import reference
 from fluidnpu.nn.compiler import CompileOptions, compile_network
 from fluidnpu.nn.exits import decide, limit_of
+from fluidnpu.nn.quantize import Kernels
 from fluidnpu.nn.tflite_reader import read_network
 from fluidnpu.sched.survival import ExitRates, SurvivalTables
 
@@ -96,20 +97,22 @@ def limits_of(thresholds, exits):
     return tuple(limit_of(t) for t in thresholds)
 
 
-def load_network(path):
-    """Network of a .tflite file; InputError if it cannot be read."""
+def load_network(path, rounding="litert"):
+    """Network of a .tflite file; InputError if it cannot be read. ``rounding``: of nn.tflite_reader.read_network."""
+    if rounding not in tuple(Kernels):
+        raise InputError(f"unknown rounding {rounding!r}; there are {', '.join(Kernels)}")
     try:
-        return read_network(path)
+        return read_network(path, rounding)
     except OSError as error:
         raise InputError(f"network {path}: {error.strerror or error}") from None
 
 
-def load_program(config, path, thresholds=(0.8,)):
+def load_program(config, path, thresholds=(0.8,), rounding="litert"):
     """(Network, Program) of a .tflite file for a configuration, fit for `session.Setup`.
 
     Raises InputError, CompileError, UnsupportedNetwork.
     """
-    network = load_network(path)
+    network = load_network(path, rounding)
     options = CompileOptions(reuse_arena=False, limits=limits_of(thresholds, len(network.exits)))
     return network, compile_network(network, config, options)
 

@@ -6,200 +6,35 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from fluidnpu.nn.graph import Add, Concat, Conv, Depthwise, MaxPool, Mean, Pad, Pool, Tensor
 from fluidnpu.nn.quantize import Rounding
 from fluidnpu.nn.reference import run, run_layer
 from fluidnpu.nn.tflite_reader import parse_network
 from fluidnpu.nn.tflite_writer import TfliteWriter
+from random_net import OPERATORS, POINTWISE, WINDOWS, RandomNet
+from reference_kernels import check, compare, interpreter_of, kernels_of
 
 SEED = 20240613
 MODELS = Path(__file__).parents[2] / "models"
 
 
-def interpreter_of(data: bytes) -> Interpreter:
-    """The reference kernels of one network."""
-    interpreter = Interpreter(
-        model_content=data,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_REF,
-        experimental_preserve_all_tensors=True,
-    )
-    interpreter.allocate_tensors()
-    return interpreter
-
-
-def kernels(data: bytes, image: np.ndarray) -> dict[str, np.ndarray]:
-    """All tensors by name, as the reference kernels compute them from one image int8."""
-    return kernels_of(interpreter_of(data), image)
-
-
-def kernels_of(interpreter: Interpreter, image: np.ndarray) -> dict[str, np.ndarray]:
-    """The same of an interpreter that is there already."""
-    (entry,) = interpreter.get_input_details()
-    interpreter.set_tensor(entry["index"], image.reshape(entry["shape"]))
-    interpreter.invoke()
-    return {d["name"]: interpreter.get_tensor(d["index"]) for d in interpreter.get_tensor_details() if d["name"]}
-
-
-def check(data: bytes, rng: np.random.Generator, images: int = 2) -> int:
-    """Compare every tensor of the network in ``data`` on random images; the number of values compared."""
-    network = parse_network(data, "random.tflite")
-    batch = rng.integers(-128, 128, (images, *network.input.shape)).astype(np.int8)
-    batch[0] = rng.choice([-128, 127], network.input.shape)  # extremes
-    ours = run(network, batch)
-    assert set(ours) == set(network.tensors)
-    compared = 0
-    for i in range(images):
-        theirs = kernels(data, batch[i : i + 1])
-        compared += compare(network, ours, theirs, i)
-    return compared
-
-
-def compare(network, ours, theirs, image: int) -> int:
-    """Every tensor of image number ``image`` with the interpreter's; the number of values compared."""
-    compared = 0
-    for name in (*ours, *network.aliases):
-        if name.endswith("#rows"):
-            continue  # between the two layers of a PAD, in no file
-        mine = ours[network.aliases.get(name, name)][image]
-        assert mine.dtype == np.int8
-        np.testing.assert_array_equal(mine.ravel(), theirs[name].ravel(), err_msg=f"{name}, image {image}")
-        compared += mine.size
-    return compared
-
-
-class RandomNet:
-    """Adds random operators to a writer; scales so that outputs use most of the int8 range."""
-
-    def __init__(self, rng: np.random.Generator):
-        self.rng = rng
-        self.net = TfliteWriter("random")
-
-    def input(self, shape):
-        return self.net.input((1, *shape), scale=self.scale(), zero_point=self.zero_point())
-
-    def scale(self) -> float:
-        # Powers of two among them: the rounding ties they cause never occur otherwise.
-        return 2.0 ** self.rng.integers(-8, 1) if self.rng.random() < 0.3 else float(self.rng.uniform(0.002, 0.9))
-
-    def zero_point(self) -> int:
-        return int(self.rng.choice([-128, 0, 127, self.rng.integers(-128, 128)]))
-
-    def weights(self, x, shape, per_channel: bool):
-        """weights, bias, weight scales, and an output scale that suits them."""
-        rng = self.rng
-        weights = rng.integers(-127, 128, shape).astype(np.int8)
-        scales = np.array([self.scale() / 64 for _ in range(shape[0] if per_channel else 1)])
-        taps = int(np.prod(shape[1:]))
-        bias = rng.integers(-200, 200, shape[0]) * int(1 + taps**0.5 * 40)
-        spread = x.scale * scales.max() * 74 * 100 * taps**0.5
-        scale = spread / 2.0 ** rng.integers(3, 9)
-        if rng.random() < 0.3:
-            scale = 2.0 ** np.round(np.log2(scale))
-        return weights, bias.astype(np.int32), scales, dict(scale=scale, zero_point=self.zero_point())
-
-    def activation(self) -> str:
-        return str(self.rng.choice(["NONE", "RELU", "RELU6"]))
-
-    def window(self, x, largest: int):
-        rng = self.rng
-        padding = str(rng.choice(["SAME", "VALID"]))
-        h, w = x.shape[1:3]
-        bound = (h, w) if padding == "VALID" else (largest, largest)
-        kernel = tuple(int(rng.integers(1, min(largest, b) + 1)) for b in bound)
-        return kernel, tuple(int(n) for n in rng.integers(1, 4, 2)), padding
-
-    def conv(self, x, largest: int = 5):
-        kernel, stride, padding = self.window(x, largest)
-        shape = (int(self.rng.integers(1, 20)), *kernel, x.shape[3])
-        weights, bias, scales, out = self.weights(x, shape, bool(self.rng.random() < 0.8))
-        return self.net.conv_2d(
-            x, weights, bias, scales, **out, stride=stride, padding=padding, activation=self.activation()
-        )
-
-    def pool(self, x, largest: int = 6):
-        kernel, stride, padding = self.window(x, largest)
-        return self.net.average_pool_2d(x, kernel, stride=stride, padding=padding, activation=self.activation())
-
-    def max_pool(self, x, largest: int = 6):
-        kernel, stride, padding = self.window(x, largest)
-        return self.net.max_pool_2d(x, kernel, stride=stride, padding=padding, activation=self.activation())
-
-    def depthwise(self, x, largest: int = 5):
-        kernel, stride, padding = self.window(x, largest)
-        channels = x.shape[3] * int(self.rng.integers(1, 4))
-        weights, bias, scales, out = self.weights(x, (channels, *kernel), bool(self.rng.random() < 0.8))
-        weights = weights.transpose(1, 2, 0)[None]
-        return self.net.depthwise_conv_2d(
-            x, weights, bias, scales, **out, stride=stride, padding=padding, activation=self.activation()
-        )
-
-    def quantisation(self, x):
-        return dict(scale=x.scale * 2.0 ** self.rng.uniform(-2, 2), zero_point=self.zero_point())
-
-    def add(self, x):
-        other = self.net.relu(x, "RELU_N1_TO_1", **self.quantisation(x)) if self.rng.random() < 0.8 else x
-        pair = [x, other] if self.rng.random() < 0.5 else [other, x]
-        return self.net.add(*pair, **self.quantisation(x), activation=self.activation())
-
-    def relu(self, x):
-        out = self.quantisation(x) if self.rng.random() < 0.6 else {}
-        return self.net.relu(x, str(self.rng.choice(["RELU", "RELU6", "RELU_N1_TO_1"])), **out)
-
-    def concat(self, x):
-        parts = [x, self.net.relu(x), x][: int(self.rng.integers(1, 4))]
-        return self.net.concatenation(parts)
-
-    def pad(self, x):
-        amounts = [(0, 0), *self.rng.integers(0, 4, (2, 2)), (0, 0)]
-        if self.rng.random() < 0.3:
-            amounts[3] = self.rng.integers(0, 5, 2)
-        value = None if self.rng.random() < 0.5 else int(self.rng.integers(-128, 128))
-        return self.net.pad(x, amounts, value=value)
-
-    def pixels(self, x):
-        """FULLY_CONNECTED of every pixel."""
-        shape = (int(self.rng.integers(1, 9)), x.shape[3])
-        weights, bias, scales, out = self.weights(x, shape, bool(self.rng.random() < 0.3))
-        return self.net.fully_connected(x, weights, bias, scales, **out, activation=self.activation())
-
-    def mean(self, x):
-        keep = bool(self.rng.random() < 0.5)
-        if self.rng.random() < 0.3:
-            return self.net.mean(x, keep_dims=keep)
-        scale = x.scale * 2.0 ** self.rng.uniform(-3, 2)
-        return self.net.mean(x, scale=scale, zero_point=self.zero_point(), keep_dims=keep)
-
-    def fully_connected(self, x, outputs: int | None = None):
-        x = x if len(x.shape) == 2 else self.net.flatten(x)
-        shape = (outputs or int(self.rng.integers(1, 30)), x.shape[1])
-        weights, bias, scales, out = self.weights(x, shape, bool(self.rng.random() < 0.3))
-        return self.net.fully_connected(x, weights, bias, scales, **out, activation=self.activation())
-
-    def image_shape(self):
-        return tuple(int(n) for n in (*self.rng.integers(1, 18, 2), self.rng.integers(1, 24)))
-
-
-WINDOWS = ["conv", "depthwise", "pool", "max_pool"]
-POINTWISE = ["pixels", "add", "relu", "concat", "pad"]
-OPERATORS = [*WINDOWS, *POINTWISE, "mean", "fully_connected"]
-
-
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
 @pytest.mark.parametrize("operator", OPERATORS)
-def test_single_layers_of_random_geometry(operator):
+def test_single_layers_of_random_geometry(operator, dtype):
     rng = np.random.default_rng(SEED)
     for _ in range(120):
-        random = RandomNet(rng)
+        random = RandomNet(rng, dtype)
         out = getattr(random, operator)(random.input(random.image_shape()))
         check(random.net.to_bytes([out]), rng)
 
 
-def test_random_chains_of_operators():
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_random_chains_of_operators(dtype):
     """Whatever the reader folds, every tensor that is left is the file's."""
     rng = np.random.default_rng(SEED)
     kinds = set()
     for _ in range(100):
-        random = RandomNet(rng)
+        random = RandomNet(rng, dtype)
         x = random.input((*rng.integers(4, 12, 2), rng.integers(1, 9)))
         for operator in rng.choice(WINDOWS + POINTWISE, 5):
             if min(x.shape[1:3]) < 3 and operator in WINDOWS:
@@ -240,7 +75,7 @@ def test_ties_of_fully_connected_round_away_from_zero():
     image = np.zeros((1, 1, 1, 1), np.int8)
     expected = np.trunc(bias / 2 + np.copysign(0.5, bias)).astype(np.int8)
     np.testing.assert_array_equal(run_layer(fc, image).ravel(), expected)
-    (micro,) = parse_network(data, "ties", rounding="double").layers
+    (micro,) = parse_network(data, "ties", rounding="micro").layers
     assert micro.rounding is Rounding.DOUBLE
     assert (run_layer(micro, image).ravel() != expected).any()
 

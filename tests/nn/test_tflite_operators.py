@@ -166,7 +166,7 @@ REFUSED = {
     ),
     "relu scale": (
         lambda net, x: net.relu(x, scale=1e-9, zero_point=0),
-        "operator 0 RELU, .*: scale 0.5 becomes .*; supported: input and output scales of about the same size",
+        "operator 0 RELU, .*: scale 0.5 becomes .*; supported: scales of about the same size",
     ),
 }  # fmt: skip
 

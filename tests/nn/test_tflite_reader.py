@@ -71,9 +71,9 @@ def test_layers_and_exits(tmp_path):
 
 
 def test_fully_connected_rounding_is_an_option():
-    layers = parse_network(three_exits(), "n", rounding="double").layers
+    layers = parse_network(three_exits(), "n", rounding="micro").layers
     assert {layer.rounding for layer in layers if isinstance(layer, Conv)} == {"double"}
-    with pytest.raises(ValueError, match="once"):
+    with pytest.raises(ValueError, match="rounding is 'once', it must be one of litert, micro"):
         parse_network(three_exits(), "n", rounding="once")
 
 
@@ -166,6 +166,10 @@ def set_axes(axes):
     return edit
 
 
+def quantization(scale, zero_point):
+    return schema.QuantizationParametersT(scale=[scale], zeroPoint=[zero_point])
+
+
 def set_outputs(*names):
     """Without softmax operators, outputs by name."""
 
@@ -204,7 +208,10 @@ REFUSED = {
     "outputs swapped": (swap_outputs([1, 0, 2]), ["'p1', 'early'", "shallow to deep"]),
     "outputs equal": (set_outputs("early", "logits", "logits"), ["two outputs show the same logits"]),
     "float input": (set_tensor("image", type=schema.TensorType.FLOAT32), ["'image'", "type FLOAT32", "int8 tensors"]),
-    "uint8 tensor": (set_tensor("second", type=schema.TensorType.UINT8), ["CONV_2D", "'second'", "type UINT8"]),
+    "uint8 tensor": (
+        set_tensor("logits", type=schema.TensorType.UINT8, quantization=quantization(0.5, 3)),
+        ["'logits'", "input INT8, output UINT8; supported: operators of one type"],
+    ),
     "int16 logits": (set_tensor("early", type=schema.TensorType.INT16), ["FULLY_CONNECTED", "'early'", "type INT16"]),
     "no scale": (set_tensor("image", quantization=None), ["'image'", "scales ()"]),
     "negative scale": (set_quantization("first", scale=[-1.0]), ["'first'", "positive scales"]),
