@@ -84,11 +84,14 @@ def sim(
     read_latency: ReadLatency = 32,
     rigid: Rigid = False,
     unstacked: Unstacked = False,
+    device: Annotated[
+        str, typer.Option("--device", help="rtl: the hardware in Verilator; model: the cycle model, same cycles.")
+    ] = "rtl",
     waves: Waves = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the report.")] = Path("build/report"),
     jobs: Annotated[int, typer.Option("--jobs", "-j", help="Simulators at a time.", min=1)] = 2,
 ):
-    """Serve requests on the NPU's RTL, the same ones under every policy; check every answer; write a report."""
+    """Serve requests on the NPU, the same ones under every policy; check every answer; write a report."""
     from fluidnpu.sched.policies import POLICIES
 
     from .demonstration import demonstrate
@@ -97,6 +100,10 @@ def sim(
     for name in policy:
         if name not in POLICIES:
             raise InputError(f"unknown policy {name!r}; there are {', '.join(POLICIES)}")
+    if device not in ("rtl", "model"):
+        raise InputError(f"unknown device {device!r}; there are rtl, model")
+    if device == "model" and waves:
+        raise InputError("--waves: the cycle model has no waves; use --device rtl")
     if rate <= 0 or (gap is not None and gap <= 0):
         raise InputError(f"--rate and --gap must be positive, not {rate if gap is None else gap}")
     records = demonstrate(
@@ -120,6 +127,7 @@ def sim(
         folder=out,
         jobs=jobs,
         console=_console(),
+        device=device,
     )
     out.mkdir(parents=True, exist_ok=True)
     (out / "records.pickle").write_bytes(pickle.dumps(records))
@@ -171,7 +179,7 @@ def compile_(
     from .tables import layers_table
 
     net = load_network(network, rounding)
-    program = compile_network(net, get_config(config), CompileOptions(limits=limits_of(threshold, len(net.ends))))
+    program = compile_network(net, get_config(config), CompileOptions(limits=limits_of(threshold, len(net.exits))))
     out = out or Path(f"{network.stem}-{config}.fnp")
     program.save(out)
     console = _console()

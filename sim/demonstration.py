@@ -16,13 +16,13 @@ __all__ = ["demonstrate", "run_images"]
 
 def demonstrate(
     config, network, images, *, rounding, arrivals, count, share, gap, burst, slo, thresholds, policies, seed, memory,
-    rigid, unstacked, waves, folder, jobs, console,
+    rigid, unstacked, waves, folder, jobs, console, device="rtl",
 ):  # fmt: skip
     """Serve the same traces under every policy; returns the RunRecords, trace by trace.
 
     network, images : paths; rounding : of study.load_network; share : of the capacity, gap : cycles between requests
-    (instead of share); slo : multiples of one sample's latency, 0 for none; waves : (first, last) cycle or None. The
-    other parameters: study.
+    (instead of share); slo : multiples of one sample's latency, 0 for none; waves : (first, last) cycle or None;
+    device : rtl or model. The other parameters: study.
     """
     options = {"thresholds": list(thresholds)}
     with _telling(console) as tell:
@@ -32,7 +32,7 @@ def demonstrate(
         make_traces(arrivals, 1.0, x, y, **common)  # what is wrong with them is found before the simulator is built
         setup = make_setup(
             config, net, program, memory=memory, rigid=rigid, unstacked=unstacked, trace=waves is not None,
-            options=options, status=tell,
+            options=options, status=tell, device=device,
         )  # fmt: skip
         load = load_of(setup, x)
         rate = share / load.served if gap is None else 1 / gap
@@ -70,7 +70,7 @@ def run_images(config, network, images, first, count, *, rounding, thresholds, m
     """Send images through the whole network one by one and print what every exit says; returns the RunRecord."""
     with _telling(console) as tell:
         net, program = load_program(config, network, (2.0,), rounding)
-        limits = limits_of(thresholds, len(net.ends))
+        limits = limits_of(thresholds, len(net.exits))
         x, y = read_images(images, net.input.shape)
         if first + count > len(x):
             raise InputError(f"images {images}: {len(x)} images, number {first + count - 1} is not among them")

@@ -1,4 +1,5 @@
-"""Cycles of every operation for every number of samples, measured on the RTL: what policies plan with."""
+"""Cycles of every operation for every number of samples, measured on the RTL or the cycle model: what policies plan
+with."""
 
 import hashlib
 
@@ -7,6 +8,7 @@ from fluidnpu.hw.isa import LIMIT_NEVER, PC_INDEX_BITS, EngineEvent, Opcode
 from fluidnpu.sched.driver import Driver
 from fluidnpu.sched.latency import LatencyTable
 
+from .cycle.device import CycleDevice, run_now
 from .memory import IDEAL
 from .replay import ENGINE_PORT
 from .rtl_device import RtlDevice
@@ -20,18 +22,24 @@ _INDEX_MASK = (1 << PC_INDEX_BITS) - 1
 
 
 def measure_latency(build, config, program, memory=IDEAL, unstacked=False):
-    """LatencyTable of ``program`` on the RTL: for n = 1 .. slots, n samples go through all operations together.
+    """LatencyTable of ``program``: for n = 1 .. slots, n samples go through all operations together.
 
     T[l][n] is the time from the moment in which operation l - 1 is complete for all of them to the moment in which l
-    is; the times of a run add up to the whole. A JUMP takes no time of its own.
+    is; the times of a run add up to the whole. A JUMP takes no time of its own. ``build``: the RTL's simulator; None:
+    the cycle model, which gives the same.
     """
-    runs = run_in_simulator(
-        build, measure_in_simulator, program=program, slots=config.slots, memory=memory, unstacked=unstacked
-    )
+    arguments = {"program": program, "slots": config.slots, "unstacked": unstacked}
+    size = memory_bytes_for(program, config.slots)
+    if build is None:
+        device = CycleDevice(config, memory, size)
+        runs = run_now(_measure(device, device.events, size, **arguments))
+    else:
+        runs = run_in_simulator(build, measure_in_simulator, memory=memory, size=size, **arguments)
     table = np.zeros((len(program.ops), config.slots + 1))
     for n, events in enumerate(runs, 1):
         table[:, n] = operation_cycles(program, events)
-    return LatencyTable(table, tuple(op.name for op in program.ops), f"measured on the RTL of {config.name}")
+    where = "cycle model" if build is None else "RTL"
+    return LatencyTable(table, tuple(op.name for op in program.ops), f"measured on the {where} of {config.name}")
 
 
 def operation_cycles(program, events):
@@ -54,11 +62,15 @@ def operation_cycles(program, events):
     return cycles
 
 
-async def measure_in_simulator(bench, program, slots, memory, unstacked):
-    """The part of `measure_latency` that runs in the simulator: events of the runs with 1 .. slots samples."""
-    size = memory_bytes_for(program, slots)
+async def measure_in_simulator(bench, memory, size, **arguments):
+    """The part of `measure_latency` that runs in the simulator."""
     await bench.start(memory, memory_bytes=size)
-    driver = Driver(RtlDevice(bench), memory_bytes=size)
+    return await _measure(RtlDevice(bench), bench.events, size, **arguments)
+
+
+async def _measure(device, all_events, size, program, slots, unstacked):
+    """Events of the runs with 1 .. slots samples. all_events : function, every event of the device so far."""
+    driver = Driver(device, memory_bytes=size)
     await driver.start(unstacked=unstacked)
     await driver.load_program(program)
     for e in range(len(program.exits)):
@@ -67,20 +79,22 @@ async def measure_in_simulator(bench, program, slots, memory, unstacked):
     image = np.zeros(place.height * place.line_beats * program.bus_bytes, np.uint8)
     runs = []
     for n in range(1, slots + 1):
-        first = len(bench.events())
+        first = len(all_events())
         for slot in range(n):
             await driver.admit(slot, image, slot, runnable=False)
         await driver.batch((1 << n) - 1)
         ended = 0
         while ended < n:
-            await bench.wait()
+            await device.wait()
             ended += len(await driver.completions())
-        runs.append(bench.events(first))
+        runs.append(all_events()[first:])
     return runs
 
 
 def cached_latency(build, config, program, memory=IDEAL, unstacked=False):
     """`measure_latency`, kept in the build folder for the same simulator, program and memory."""
+    if build is None:
+        return measure_latency(None, config, program, memory, unstacked)
     exact = repr((build.key, program.to_bytes(), memory, unstacked)).encode()
     folder = build_root() / "latency"
     path = folder / f"{config.name}-{hashlib.sha256(exact).hexdigest()[:20]}.json"

@@ -1,9 +1,11 @@
-"""Serves one trace under one policy on the RTL, in one simulator process, and checks everything that it did.
+"""Serves one trace under one policy, on the RTL in one simulator process or on the cycle model, and checks everything
+that the NPU did.
 
 Every answer is compared bit for bit with the integer reference (exit, class, S, and the logits of every exit that the
 sample passed), and every action of the engine with the engine model (sim.replay).
 """
 
+import time
 from dataclasses import dataclass, field
 
 from fluidnpu.hw.config import NpuConfig
@@ -16,6 +18,8 @@ from fluidnpu.sched.serving import serve
 from fluidnpu.sched.survival import SurvivalTables
 
 from .answers import WrongAnswer, check_answers, expected_answers, visited_exits
+from .cycle.device import CycleDevice, run_now
+from .cycle.values import ReferenceValues
 from .engine_model import ModelViolation
 from .memory import IDEAL, MemorySettings
 from .metrics import summarise
@@ -35,7 +39,8 @@ PAGE = 4096
 class Setup:
     """What the runs of a comparison have in common.
 
-    config, build : the NPU and its simulator
+    config : the NPU
+    build : its simulator; None: the cycle model, whose values come from the reference (sim.cycle)
     network, program : compiled with ``CompileOptions(reuse_arena=False, limits=...)``, so that the logits of every exit
         are still in memory when a sample leaves
     latency : LatencyTable for policies that plan (None: the compiler's estimates)
@@ -43,7 +48,7 @@ class Setup:
     """
 
     config: NpuConfig
-    build: Build
+    build: Build | None
     network: Network
     program: Program
     latency: LatencyTable | None = None
@@ -84,23 +89,25 @@ def serve_trace(
     masks = {r.id: r.exits for r in trace.requests if r.exits is not None}
     if expected is None:
         expected = expected_answers(setup.network, trace.images, setup.limits, masks)
-    run = run_in_simulator(
-        setup.build,
-        serve_in_simulator,
-        timeout=timeout,
-        keep=keep,
-        program=setup.program,
-        slots=setup.config.slots,
-        requests=trace.requests,
-        policy=policy,
-        policy_options=policy_options or {},
-        latency=setup.latency,
-        memory=setup.memory,
-        rigid=setup.rigid,
-        unstacked=setup.unstacked,
-        progress=None if progress is None else str(progress),
-        waves=None if waves is None else (str(waves[0]), *waves[1:]),
-    )
+    arguments = {
+        "program": setup.program,
+        "slots": setup.config.slots,
+        "requests": trace.requests,
+        "policy": policy,
+        "policy_options": policy_options or {},
+        "latency": setup.latency,
+        "memory": setup.memory,
+        "rigid": setup.rigid,
+        "unstacked": setup.unstacked,
+        "progress": None if progress is None else str(progress),
+    }
+    if setup.build is None:
+        run = _serve_on_model(setup, **arguments)
+    else:
+        waves = None if waves is None else (str(waves[0]), *waves[1:])
+        run = run_in_simulator(
+            setup.build, serve_in_simulator, timeout=timeout, keep=keep, waves=waves, **arguments
+        )  # fmt: skip
     where = f"{setup.config.name}, {policy}, {trace.name}"
     try:
         _check(setup, trace, expected, run)
@@ -131,20 +138,48 @@ def serve_trace(
     )
 
 
-async def serve_in_simulator(
-    bench, *, program, slots, requests, policy, policy_options, latency, memory, rigid, unstacked, progress, waves
-):
+async def serve_in_simulator(bench, *, memory, waves, program, slots, requests, **arguments):
     """The part of `serve_trace` that runs in the simulator's process; returns what the NPU did."""
     size = memory_bytes_for(program, slots)
     await bench.start(memory, memory_bytes=size, watchdog=_patience(program, requests))
     if waves is not None:
         bench.waves(waves[0], waves[1], NEVER if waves[2] is None else waves[2])
-    driver = Driver(RtlDevice(bench), memory_bytes=size)
+    served = await _serve(RtlDevice(bench), size, program, requests, **arguments)
+    await bench.wait(bench.cycle() + memory.write_latency + 100, irq=False)  # the last tiles' retirements
+    return served | {
+        "events": bench.events(),
+        "transactions": bench.transactions(),
+        "seconds": bench.seconds(),
+        "wakes": bench.wakes(),
+    }
+
+
+def _serve_on_model(setup, *, memory, program, slots, requests, **arguments):
+    """The same on the cycle model."""
+    begin = time.perf_counter()
+    size = memory_bytes_for(program, slots)
+    values = ReferenceValues([(program, setup.network)])
+    device = CycleDevice(setup.config, memory, size, values, watchdog=_patience(program, requests))
+    served = run_now(_serve(device, size, program, requests, **arguments))
+    device.finish(memory.write_latency + 100)
+    return served | {
+        "events": device.events(),
+        "transactions": device.transactions(),
+        "seconds": time.perf_counter() - begin,
+        "wakes": device.wakes,
+    }
+
+
+async def _serve(
+    device, size, program, requests, *, policy, policy_options, latency, rigid, unstacked, progress
+):  # fmt: skip
+    """Serve ``requests`` on any Device whose external memory has ``size`` bytes."""
+    driver = Driver(device, memory_bytes=size)
     await driver.start(rigid=rigid, unstacked=unstacked)
     await driver.load_program(program)
-    first = min(r.arrival for r in requests)
-    if first < bench.cycle():
-        raise ValueError(f"the first request arrives at cycle {first}, the NPU is set up at cycle {bench.cycle()}")
+    first, now = min(r.arrival for r in requests), await device.cycle()
+    if first < now:
+        raise ValueError(f"the first request arrives at cycle {first}, the NPU is set up at cycle {now}")
     masks = {r.id: r.exits for r in requests}
     decisions, tensors = [], {}
     with open(progress, "ab", buffering=0) if progress else _Nowhere() as ticks:
@@ -152,30 +187,18 @@ async def serve_in_simulator(
         def keep_logits(result):
             if result.ok:
                 arena = driver.slots[result.slot]
-                raw = driver.device.read_memory(arena.base, program.arena_bytes)
+                raw = device.read_memory(arena.base, program.arena_bytes)
                 tensors[result.id] = {
-                    e: program.unpack(program.exits[e].logits, raw)[0, 0, : program.exits[e].classes].copy()
+                    e: program.unpack(program.exits[e].logits, raw)[0, 0].copy()
                     for e in visited_exits(result.exit, len(program.exits), masks[result.id])
                 }
-                if program.has_no_exits:
-                    tensors[result.id] = {name: program.unpack(name, raw).copy() for name in program.outputs}
             ticks.write(b".")
 
         tables = SurvivalTables.of_program(program, driver.sizes["slots"], latency=latency)
         chosen = make_policy(policy, tables, **policy_options)
         results = await serve(driver, requests, chosen, decisions=decisions, on_result=keep_logits)
     counters = await driver.counters()
-    await bench.wait(bench.cycle() + memory.write_latency + 100, irq=False)  # the last tiles' retirements
-    return {
-        "results": results,
-        "decisions": decisions,
-        "tensors": tensors,
-        "counters": counters,
-        "events": bench.events(),
-        "transactions": bench.transactions(),
-        "seconds": bench.seconds(),
-        "wakes": bench.wakes(),
-    }
+    return {"results": results, "decisions": decisions, "tensors": tensors, "counters": counters}
 
 
 class _Nowhere:

@@ -1,4 +1,4 @@
-"""A comparison of policies on the RTL: networks and images from files, measured capacity, runs in parallel."""
+"""A comparison of policies on the RTL or the cycle model: files, measured capacity, runs in parallel."""
 
 import tempfile
 import zipfile
@@ -113,21 +113,22 @@ def load_program(config, path, thresholds=(0.8,), rounding="litert"):
     Raises InputError, CompileError, UnsupportedNetwork.
     """
     network = load_network(path, rounding)
-    options = CompileOptions(reuse_arena=False, limits=limits_of(thresholds, len(network.ends)))
+    options = CompileOptions(reuse_arena=False, limits=limits_of(thresholds, len(network.exits)))
     return network, compile_network(network, config, options)
 
 
 def make_setup(
-    config, network, program, *, memory=IDEAL, rigid=False, unstacked=False, trace=False, options=None, status=None
-):
+    config, network, program, *, memory=IDEAL, rigid=False, unstacked=False, trace=False, options=None, status=None,
+    device="rtl",
+):  # fmt: skip
     """Setup of a compiled network: simulator built, latencies measured or known from an earlier run.
 
-    trace : the simulator can write waves; options : JSON-able, for the records; status : function that is told what
-    takes the time. Raises ToolError, BuildError.
+    device : "rtl", or "model" for the cycle model; trace : the simulator can write waves; options : JSON-able, for the
+    records; status : function that is told what takes the time. Raises ToolError, BuildError.
     """
-    build = npu_build(config, trace=trace, status=status)
+    build = npu_build(config, trace=trace, status=status) if device == "rtl" else None
     if status:
-        status(f"{config.name}: latency of every operation, measured on the RTL (once)")
+        status(f"{config.name}: latency of every operation, measured on the {device} (once)")
     latency = cached_latency(build, config, program, memory, unstacked)
     said = {k: getattr(memory, k) for k in ("read_latency", "write_latency", "beats_per_256", "burst_overhead")}
     said = {"rigid": rigid, "unstacked": unstacked, "memory": said, **(options or {})}

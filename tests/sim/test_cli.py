@@ -31,6 +31,8 @@ def test_help(command, capsys):
     [
         (["sim", "--config", "huge"], "unknown configuration 'huge'; there are tiny, ecp5, gemmini16, edge, hub"),
         (["sim", "--policy", "luck"], "unknown policy 'luck'; there are serial, adaptive, fluid"),
+        (["sim", "--device", "board"], "unknown device 'board'; there are rtl, model"),
+        (["sim", "--device", "model", "--waves", "1:2"], "--waves: the cycle model has no waves; use --device rtl"),
         (["sim", "--network", "no.tflite"], "network no.tflite: No such file or directory"),
         (["sim", "--images", "no.npz"], "images no.npz: No such file or directory"),
         (["sim", "--arrivals", "no.txt"], "arrivals 'no.txt': neither poisson nor bursts nor a file of timestamps"),

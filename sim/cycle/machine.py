@@ -1,0 +1,114 @@
+"""The machine: all blocks, cycle by cycle, without the cycles in which nothing happens."""
+
+import numpy as np
+from fluidnpu.hw import isa
+
+from .array import array_levels, half_free, job_taken, post_ready, step_array, step_post
+from .bus import arbitrate, step_memory, step_readers
+from .cache import know_descriptor, step_cache
+from .dealer import DONE as DEALT
+from .engine import DEALING, DECIDE, REVOKE, step_engine
+from .exits import COMPUTE, step_exit
+from .loader import loader_row, step_stripes
+from .state import NEVER, compiled
+from .weights import loader_levels, step_loader, step_streamer
+from .writer import step_writer, write_ready
+
+__all__ = ["AT_CYCLE", "AT_EXIT", "AT_IRQ", "FULL", "TROUBLE", "run_machine"]
+
+AT_CYCLE, AT_IRQ, AT_EXIT, FULL, TROUBLE = range(5)
+MOST_EVENTS = 8  # of one cycle
+ARRAY, VECTOR, WEIGHTS, ACTIVATIONS, DEPENDENCY, OUTPUT, CONTROL, IDLE = range(len(isa.CAUSES))
+
+
+@compiled
+def levels(m, desc):
+    """What the blocks show one another in this cycle."""
+    m.i_beat, m.i_last, m.i_request_last, m.i_tag = -1, 0, 0, 0
+    if m.r_shown:
+        c = m.r_client
+        m.i_beat, m.i_last = c, m.r_last
+        m.i_request_last = m.r_last and m.rec_last[c, m.r_rec_head[c]]
+        m.i_tag = m.rec_tag[c, m.r_rec_head[c]]
+    m.i_revoke = m.e_state == REVOKE
+    m.i_announce = m.e_state == DEALING and m.d_state == DEALT
+    loader_levels(m, desc)
+    array_levels(m)
+    m.i_job = job_taken(m)
+    room = m.e_outstanding < m.trackers and post_ready(m) and write_ready(m)
+    m.i_start = m.e_announced and m.l_loaded and room and m.e_state == DECIDE and m.i_start_ready
+    m.i_blocked = m.e_announced and m.l_loaded and not room
+    m.i_context, m.i_half = m.e_context, m.e_half
+    m.i_fetching, m.i_fetch_pc = m.k_state != 0, m.k_pc
+    m.i_chunk, m.i_write_tile = m.p_chunks != 0, m.o_tiles != 0
+    loader_row(m, desc)
+
+
+@compiled
+def cause(m):
+    """What this cycle counts as."""
+    if m.i_issue:
+        return VECTOR if m.a_vector else ARRAY
+    if m.i_needs_set or (m.a_running and m.a_ended):
+        return WEIGHTS
+    if m.e_announced and not m.l_loaded and not m.i_waiting:
+        return ACTIVATIONS
+    if m.e_announced and m.i_waiting:
+        return DEPENDENCY
+    if m.i_needs_bank or m.i_blocked:
+        return OUTPUT
+    return CONTROL if m.v_live else IDLE
+
+
+@compiled
+def step(m, desc, flat, words, trace):
+    """All registers, from cycle t to t + 1; ``next`` is the next cycle in which anything may happen."""
+    m.next = NEVER
+    free = half_free(m, m.e_half)
+    drained = not m.l_dropping and not m.ws_dropping
+    taken = arbitrate(m)
+    step_readers(m, taken)
+    step_cache(m, desc, flat, words)
+    step_engine(m, desc, trace, free, drained)
+    know_descriptor(m)
+    step_exit(m)
+    step_stripes(m, desc, taken)
+    step_streamer(m, desc, taken)
+    step_loader(m, desc)
+    step_post(m, desc)
+    step_array(m, desc, trace)
+    aw, w, b = step_writer(m, desc)
+    step_memory(m, taken, aw, w, b)
+
+
+@compiled
+def run_machine(m, desc, flat, words, trace, until, irq):
+    """Run to cycle ``until`` (its registers are then those seen in it); returns why it stopped.
+
+    AT_IRQ : a completion waits, if ``irq``; AT_EXIT : the exit unit needs its answer (x_top, x_spread) of cycle t;
+    FULL : no room for more events
+    """
+    while m.t < until:
+        if irq and m.c_level:
+            return AT_IRQ
+        if m.n_events + MOST_EVENTS > len(trace):
+            return FULL
+        levels(m, desc)
+        if m.x_state == COMPUTE and m.x_end == m.t and not m.x_answered:
+            return AT_EXIT
+        m.counter[cause(m)] += 1
+        step(m, desc, flat, words, trace)
+        if m.trouble:
+            return TROUBLE
+        m.x_answered = 0
+        t = m.t + 1
+        following = min(m.next, until)
+        if following > t:
+            m.t = t
+            levels(m, desc)
+            m.counter[cause(m)] += following - t
+        m.t = following
+    return AT_CYCLE
+
+
+assert np.int64(NEVER) == NEVER

@@ -1,0 +1,158 @@
+"""Weight streamer (hw/load/weight_streamer.py) and weight loader (hw/array/weight_loader.py)."""
+
+from fluidnpu.hw.tile import PARAMETER_BYTES
+
+from .bus import WEIGHT, form_bursts, step_reader
+from .state import LAYER, compiled
+
+__all__ = ["loader_levels", "step_loader", "step_streamer"]
+
+BYTES = PARAMETER_BYTES
+
+
+@compiled
+def loader_levels(m, desc):
+    """What the loader does with the beat at the FIFO's output in this cycle."""
+    passing = m.wl_par_beats != 0
+    ahead_open = not m.wl_ahead or (m.e_announced and not m.i_revoke)
+    m.i_wl_ready = passing or (not m.wl_full and ahead_open)
+    m.i_takes_par = m.ws_valid and passing
+    m.i_takes_set = m.ws_valid and m.i_wl_ready and not passing
+    m.i_set_ends = 0
+    if m.i_takes_set:
+        if m.wl_ahead:
+            layer = desc[LAYER]
+            channels, kd = layer.out_channels, layer.log2_kd[m.d_variant]
+            cols = m.pes >> (layer.log2_kr[m.d_variant] + kd)
+        else:
+            channels, kd = m.wl_left, m.a_kd
+            cols = m.pes >> (m.a_kr + kd)
+        used = min(channels, cols)
+        m.i_set_ends = m.wl_beat == ((used << kd) - 1) // m.wpb
+    m.i_par_ends = m.i_takes_par and m.wl_par_beats == 1
+    m.i_set_ready = m.wl_full or m.i_set_ends
+    m.i_par_left = passing and not m.i_par_ends
+
+
+@compiled
+def step_loader(m, desc):
+    """Registers of the weight loader; after the controller decided (i_begin, i_new_set), before its registers."""
+    if m.wl_par_ends:
+        m.a_missing[m.wl_par_ends_bank] = 0
+    if m.i_takes_set:
+        m.wl_beat += 1
+    if m.i_set_ends:
+        m.wl_beat = 0
+        m.wl_full = 1
+    if m.i_takes_par:
+        m.wl_par_beats -= 1
+    if m.i_revoke and m.wl_ahead:
+        m.wl_beat = 0
+        m.wl_full = 0
+    if m.i_takes_set or m.i_takes_par or m.i_par_ends or m.wl_par_ends or m.i_revoke:
+        m.next = m.t + 1
+    m.wl_par_ends = m.i_par_ends
+    m.wl_par_ends_bank = m.wl_par_bank
+    if m.i_start:
+        m.wl_ahead = 0
+        m.wl_left = desc[LAYER].out_channels
+    if m.i_begin and m.i_new_set:
+        m.wl_full = 0
+        cols = m.pes >> (m.a_kr + m.a_kd)
+        used = min(m.wl_left, cols)
+        last_set = m.a_step + (m.a_taps if m.a_vector else 1) >= m.a_steps
+        if not m.a_vector and m.a_step == 0:
+            m.wl_par_beats = (used * BYTES + m.bus_bytes - 1) // m.bus_bytes
+            m.wl_par_bank = m.a_bank
+            m.a_missing[m.a_bank] = 1
+        if last_set:
+            if m.wl_left <= cols:
+                m.wl_ahead = 1
+            m.wl_left -= cols
+
+
+@compiled
+def step_streamer(m, desc, taken):
+    """The streamer in one cycle, its reader included."""
+    c = WEIGHT
+    running = m.ws_running
+    flush = m.i_revoke != 0 and m.ws_handed != 0
+    form_bursts(m, c, taken == c, flush)
+    request = m.ws_waiting != 0 and not m.i_revoke and m.i_request[c] != 0
+
+    arrives = m.i_beat == c
+    ends = arrives and m.i_last != 0
+    ahead_arrives = arrives and m.rec_tag[c, m.r_rec_head[c]] != running
+    keep = arrives and not (ahead_arrives and (m.ws_dropping or m.i_revoke))
+    ahead_formed = m.i_formed[c] and m.r_rest_tag[c] != running
+    left = m.ws_ahead_bursts + (1 if ahead_formed else 0) - (1 if ahead_arrives and ends else 0)
+    formed_beats = m.i_formed_beats[c] if m.i_formed[c] else 0
+
+    fetch_ahead = m.ws_running_left == 0
+    fetch = m.ws_read != m.ws_write and (not m.ws_valid or m.i_wl_ready) and not (m.i_revoke and fetch_ahead)
+    step_reader(m, c, taken == c, flush, request, m.ws_wait_addr, m.ws_wait_beats, 1 - running, ends)
+
+    if m.i_start:
+        m.ws_running = 1 - running
+    if request:
+        m.ws_waiting = 0
+        m.ws_handed = 1
+    v = m.d_variant
+    if m.i_announce:
+        layer = desc[LAYER]
+        m.ws_wait_addr = (m.program_base[m.e_leader_pc >> 14] + layer.weights[v]) // m.bus_bytes
+        m.ws_wait_beats = layer.weight_beats[v]
+        m.ws_waiting = m.ws_wait_beats != 0
+    if m.i_revoke:
+        m.ws_waiting = 0
+    if m.i_revoke or m.i_start:
+        m.ws_handed = 0
+    if m.i_revoke or m.ws_dropping:
+        m.ws_dropping = left != 0
+    m.ws_ahead_bursts = 0 if m.i_start else left
+
+    kept = (formed_beats if ahead_formed else 0) - (1 if fetch and fetch_ahead else 0)
+    m.ws_space += (1 if fetch else 0) - formed_beats + (m.ws_ahead_kept if m.i_revoke else 0)
+    m.ws_ahead_kept = 0 if m.i_start or m.i_revoke else m.ws_ahead_kept + kept
+    if keep:
+        m.ws_write += 1
+        if ahead_arrives:
+            m.ws_ahead_written = 1
+    if m.i_wl_ready:
+        m.ws_valid = 0
+    if fetch:
+        m.ws_read += 1
+        m.ws_valid = 1
+        m.ws_front_ahead = fetch_ahead
+        if fetch_ahead:
+            m.ws_ahead_fetched = 1
+    if m.i_announce:
+        m.ws_mark = m.ws_end
+        m.ws_end += m.ws_wait_beats
+    ahead_left = m.ws_ahead_left
+    if fetch:
+        if fetch_ahead:
+            m.ws_ahead_left -= 1
+        else:
+            m.ws_running_left -= 1
+    if m.i_announce:
+        m.ws_ahead_left = m.ws_wait_beats
+    if m.i_start:
+        m.ws_running_left = ahead_left - (1 if fetch else 0)
+        m.ws_ahead_left = 0
+        m.ws_front_ahead = 0
+    if m.i_revoke:
+        m.ws_end = m.ws_mark
+        m.ws_ahead_left = 0
+        if m.ws_ahead_written:
+            m.ws_write = m.ws_mark
+        if m.ws_ahead_fetched:
+            m.ws_read = m.ws_mark
+        if m.ws_front_ahead:
+            m.ws_valid = 0
+            m.ws_front_ahead = 0
+    if m.i_start or m.i_revoke:
+        m.ws_ahead_written = 0
+        m.ws_ahead_fetched = 0
+    if arrives or fetch or m.i_start or m.i_announce or m.i_revoke:
+        m.next = m.t + 1

@@ -1,0 +1,181 @@
+"""Output writer: runs and bursts of a chunk (hw/memory/write_bursts.py), beats (beat_sender.py), responses and events
+(output_writer.py)."""
+
+from fluidnpu.hw.memory.beat_sender import BeatSender
+
+from .bus import wake
+from .state import CONTEXT, compiled
+
+__all__ = ["step_writer", "write_ready"]
+
+PREFETCH = BeatSender.PREFETCH
+EVENTS = 2
+FETCH_CYCLES = 4  # of FragmentRuns, from the look at a fragment to its offer
+FETCH, OFFER = 0, 1
+
+
+@compiled
+def write_ready(m):
+    """The writer takes a tile."""
+    return m.o_tiles != m.trackers
+
+
+@compiled
+def offer_runs(m, desc):
+    """The runs of the present fragment go to the splitter."""
+    context = m.o_tile[m.o_tile_head]
+    layer = desc[CONTEXT + context]
+    i = m.o_index
+    bus = m.bus_bytes
+    slot = m.f_slot[context, i]
+    left = (layer.out_channels + bus - 1) // bus - m.o_chunk_first
+    used = min(left, layer.chunk_beats)
+    whole = used == layer.out_pixel_beats
+    first_pixel = m.f_seg[context, i] * layer.seg_w
+    pixels = min(layer.out_w - first_pixel, layer.seg_w)
+    address = layer.out_offset // bus + m.o_chunk_first + m.arena_base[slot] // bus
+    address += m.f_row[context, i] * layer.out_line_beats + first_pixel * layer.out_pixel_beats
+    after = m.f_line[context, i] + m.f_lines[context, i]
+    complete = after == layer.lines
+    last_index = i + 1 >= m.t_fragments[context]
+    chunk_last = m.chunk_last[m.p_chunk_head & 1]
+    m.o_busy = 1
+    m.s_address = m.s_line_address = m.s_run = address
+    m.s_line_pitch, m.s_run_pitch = layer.out_line_beats, layer.out_pixel_beats
+    m.s_lines = m.f_lines[context, i]
+    m.s_runs = m.s_runs_left = 1 if whole else pixels
+    m.s_run_beats = m.s_left = (pixels if whole else 1) * used
+    m.s_slot, m.s_context = slot, context
+    m.s_pc, m.s_line = m.t_pc[context] + complete, 0 if complete else after
+    m.s_done = m.f_last[context, i] and chunk_last
+    m.s_retire = last_index and chunk_last
+    m.s_half, m.s_chunk_end = m.chunk_half[m.p_chunk_head & 1], last_index
+    m.o_index += 1
+    if last_index:
+        m.o_index = 0
+        m.o_chunk_first = 0 if chunk_last else m.o_chunk_first + layer.chunk_beats
+        m.p_chunk_head += 1
+        m.p_chunks -= 1
+        if chunk_last:
+            m.o_tile_head = (m.o_tile_head + 1) & 3
+            m.o_tiles -= 1
+    m.o_state = FETCH
+    m.o_offer_at = 0
+
+
+@compiled
+def split_burst(m, allowed, run_ends, line_ends, ends):
+    """The splitter's registers after a burst."""
+    m.s_address += allowed
+    m.s_left -= allowed
+    if run_ends:
+        m.s_run += m.s_run_pitch
+        m.s_address = m.s_run
+        m.s_left = m.s_run_beats
+        m.s_runs_left -= 1
+    if line_ends:
+        m.s_line_address += m.s_line_pitch
+        m.s_address = m.s_run = m.s_line_address
+        m.s_runs_left = m.s_runs
+        m.s_lines -= 1
+    if ends:
+        m.o_busy = 0
+
+
+@compiled
+def step_writer(m, desc):
+    """The writer in one cycle: returns (AW transferred, W transferred: 2 with a burst's last beat, B transferred)."""
+    t = m.t
+    outstanding = 2 * m.in_flight
+    judged = m.o_trial and m.o_resp != outstanding
+    bursts_ready = not m.o_trial or judged
+    moves = m.o_busy and bursts_ready
+
+    # Responses
+    aw_taken = m.o_aw != 0 and m.awready != 0
+    head = m.o_resp_head & 127
+    b_taken = m.b_shown != 0 and m.o_resp != 0 and m.o_events != EVENTS
+    if m.i_event_pop:
+        m.o_event_head += 1
+        m.o_events -= 1
+        m.next = t + 1
+    if b_taken:
+        if m.resp_done[head] or m.resp_retire[head]:
+            place = (m.o_event_head + m.o_events) & 1
+            m.ev_slot[place], m.ev_context[place] = m.resp_slot[head], m.resp_context[head]
+            m.ev_done[place], m.ev_retire[place] = m.resp_done[head], m.resp_retire[head]
+            m.ev_pc[place], m.ev_line[place] = m.resp_pc[head], m.resp_line[head]
+            m.o_events += 1
+        m.o_resp_head += 1
+        m.o_resp -= 1
+
+    # Beats
+    w_taken = 0
+    ready_level = m.o_ready
+    if m.o_ready and m.wready:
+        w_taken = 2 if m.o_last1 >> m.o_ready_head & 1 else 1
+        m.o_ready -= 1
+        m.o_ready_head = (m.o_ready_head + 1) & 7
+    passes = m.o_send != 0 and ready_level + m.o_valid1 < PREFETCH
+    if m.o_valid1:
+        m.o_ready += 1
+    m.o_valid1 = passes
+    m.p_free_pulse = 0
+    if passes:
+        send = m.o_send_head & 127
+        burst_ends = m.o_beat + 1 >= m.send_beats[send]
+        place = (m.o_ready_head + m.o_ready) & 7  # where this beat will stand
+        m.o_last1 = m.o_last1 & ~(1 << place) | (1 << place if burst_ends else 0)
+        m.o_beat += 1
+        if burst_ends:
+            m.o_beat = 0
+            m.p_free_pulse = m.send_end[send]
+            m.p_free_half = m.send_half[send]
+            m.o_send_head += 1
+            m.o_send -= 1
+        m.next = t + 1
+
+    # Addresses, a burst on trial, the splitter, the fragments
+    if aw_taken:
+        m.o_aw -= 1
+    if judged:
+        tail = (m.o_resp_head + m.o_resp) & 127
+        m.resp_slot[tail], m.resp_context[tail] = m.q_slot, m.q_context
+        m.resp_done[tail], m.resp_retire[tail] = m.q_done, m.q_retire
+        m.resp_pc[tail], m.resp_line[tail] = m.q_pc, m.q_line
+        m.o_resp += 1
+        tail = (m.o_send_head + m.o_send) & 127
+        m.send_beats[tail], m.send_half[tail], m.send_end[tail] = m.q_beats, m.q_half, m.q_chunk_end
+        m.o_send += 1
+        m.o_aw += 1
+    if bursts_ready:
+        m.o_trial = moves
+    ends = False
+    if moves:
+        allowed = min(m.page_beats - m.s_address % m.page_beats, m.burst_beats)
+        run_ends = m.s_left <= allowed
+        line_ends = run_ends and m.s_runs_left <= 1
+        ends = line_ends and m.s_lines <= 1
+        m.q_beats = m.s_left if run_ends else allowed
+        m.q_slot, m.q_context, m.q_pc, m.q_line, m.q_half = m.s_slot, m.s_context, m.s_pc, m.s_line, m.s_half
+        m.q_done, m.q_retire, m.q_chunk_end = m.s_done and ends, m.s_retire and ends, m.s_chunk_end and ends
+    runs_ready = not m.o_busy or ends
+    offers = m.o_state == OFFER and m.i_chunk and t >= m.o_offer_at and runs_ready
+    if moves:
+        split_burst(m, allowed, run_ends, line_ends, ends)
+    if m.o_state == FETCH:
+        if m.i_write_tile:
+            m.o_state = OFFER
+            m.o_offer_at = t + FETCH_CYCLES
+            m.next = t + 1
+    elif offers:
+        offer_runs(m, desc)
+        m.next = t + 1
+    elif t < m.o_offer_at:
+        wake(m, m.o_offer_at)
+    if m.i_start:
+        m.o_tile[(m.o_tile_head + m.o_tiles) & 3] = m.i_context
+        m.o_tiles += 1
+    if moves or judged or aw_taken or w_taken or b_taken or m.o_valid1 or m.p_free_pulse:
+        m.next = t + 1
+    return aw_taken, w_taken, b_taken
