@@ -77,11 +77,10 @@ def compile_network(network, config, options=CompileOptions()):
             first_write.setdefault(step.layer.output.name, i)
             producer[step.layer.output.name] = i
             last_read[step.layer.input.name] = i
-        elif step.op == isa.Op.EXIT:
-            last_read[network.exits[step.exit].logits.name] = i
     for name, i in producer.items():
         last_read[name] = max(last_read.get(name, i), i)
     last_read.setdefault(network.input.name, -1)
+    last_read |= {tensor.name: len(steps) for tensor in network.outputs}  # also there when the sample has ended
     beats = {name: ceil(t.channels / config.bus_bytes) for name, t in network.tensors.items()}
     order = sorted(first_write, key=first_write.get)
     tensors = [(n, *network.tensors[n].shape, beats[n]) for n in order]
@@ -107,13 +106,14 @@ def compile_network(network, config, options=CompileOptions()):
     if len(steps) >= 1 << isa.PC_INDEX_BITS:
         raise CompileError(f"{network.name}: {len(steps)} operations, at most {(1 << isa.PC_INDEX_BITS) - 1} fit")
 
-    limits = options.limits or (isa.LIMIT_NEVER,) * len(network.exits)
-    if len(limits) != len(network.exits):
-        raise CompileError(f"{network.name}: {len(limits)} limits for {len(network.exits)} exits")
+    ends = network.ends
+    limits = options.limits or (isa.LIMIT_NEVER,) * len(ends)
+    if len(limits) != len(ends):
+        raise CompileError(f"{network.name}: {len(limits)} limits for {len(ends)} exits")
     where = {step.exit: i for i, step in enumerate(steps) if step.op == isa.Op.EXIT}
     exits = tuple(
         ProgramExit(where[e], x.logits.name, x.classes, x.scale, x.zero_point, x.beta, limits[e])
-        for e, x in enumerate(network.exits)
+        for e, x in enumerate(ends)
     )
     return Program(
         name=network.name,
@@ -125,6 +125,7 @@ def compile_network(network, config, options=CompileOptions()):
         input_tensor=network.input.name,
         tensors=places,
         exits=exits,
+        outputs=tuple(tensor.name for tensor in network.outputs),
         ops=tuple(ops),
         region=region.image(np.array(words, np.uint32)),
     )
@@ -298,12 +299,12 @@ def _control(step, network, places, region):
     """Descriptor values of EXIT and JUMP."""
     if step.op == isa.Op.JUMP:
         return {"op": isa.Op.JUMP, "exit": step.exit, "target": step.target}
-    exit = network.exits[step.exit]
+    exit = network.ends[step.exit]
     table = exit_table(exit.scale, exit.beta)
     return {
         "op": isa.Op.EXIT,
         "exit": step.exit,
-        "last": step.exit == len(network.exits) - 1,
+        "last": step.exit == len(network.ends) - 1,
         "in_offset": places[exit.logits.name].offset,
         "out_channels": exit.classes,
         "bias": region.add(table.astype("<u4").tobytes()),

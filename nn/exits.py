@@ -25,6 +25,7 @@ __all__ = [
     "exit_table",
     "is_confident",
     "limit_of",
+    "logits_of",
     "top_and_spread",
 ]
 
@@ -79,33 +80,33 @@ def confidence(spread: np.ndarray | int) -> np.ndarray:
     return ONE / np.asarray(spread, np.float64)
 
 
-def _logits(exit: Exit, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Logits [..., classes] of an exit among the tensors [..., 1, 1, classes] of a run."""
-    return tensors[exit.logits.name][..., 0, 0, :]
+def logits_of(exit: Exit, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Logits [..., classes] of an exit among the tensors [..., h, w, c] of a run."""
+    return tensors[exit.logits.name][..., 0, 0, : exit.classes]
 
 
 def decide(
     network: Network, tensors: Mapping[str, np.ndarray], limits: Sequence[int], enabled: int | None = None
 ) -> Decision:
-    """The exit that each sample takes.
+    """The exit (of ``network.ends``) that each sample takes.
 
     ``tensors`` as ``reference.run`` returns them (one sample or a batch), ``limits`` one per exit, ``enabled`` a bit
     mask of exits (default all). A sample leaves at the first enabled exit whose S <= its limit; the last exit always
     finishes, whatever its limit and its bit. Raises ValueError on a wrong number of limits.
     """
-    exits = network.exits
+    exits = network.ends
     if len(limits) != len(exits):
         raise ValueError(f"{network.name}: {len(limits)} limits for {len(exits)} exits")
     for e, limit in enumerate(limits):
         if not LIMIT_NEVER <= limit <= LIMIT_ALWAYS:
             raise ValueError(f"{network.name}: limit of exit {e} is {limit}, allowed {LIMIT_NEVER}..{LIMIT_ALWAYS}")
     last = len(exits) - 1
-    top, spread = top_and_spread(_logits(exits[last], tensors), exit_table(exits[last].scale, exits[last].beta))
+    top, spread = top_and_spread(logits_of(exits[last], tensors), exit_table(exits[last].scale, exits[last].beta))
     taken = np.full_like(top, last)
     for e in reversed(range(last)):
         if enabled is not None and not enabled >> e & 1:
             continue
-        top_e, spread_e = top_and_spread(_logits(exits[e], tensors), exit_table(exits[e].scale, exits[e].beta))
+        top_e, spread_e = top_and_spread(logits_of(exits[e], tensors), exit_table(exits[e].scale, exits[e].beta))
         leaves = is_confident(spread_e, limits[e])
         taken, top, spread = (np.where(leaves, a, b) for a, b in ((e, taken), (top_e, top), (spread_e, spread)))
     return Decision(taken, top, spread)

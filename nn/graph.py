@@ -5,7 +5,7 @@ What .tflite calls FULLY_CONNECTED is a Conv here, RESHAPE and SOFTMAX are gone.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from .layers import Add, Concat, Conv, Depthwise, Layer, MaxPool, Mean, Pad, Pool, Tensor, Window
@@ -58,7 +58,7 @@ class Exit:
 class Section:
     """What runs, in this order, between the exit before and the decision of exit ``exit``: indices of layers.
 
-    A network without exits is one section, whose "exit" 0 is its end.
+    A network without exits is one section.
     """
 
     exit: int
@@ -105,6 +105,12 @@ class Network:
                 raise ValueError(f"{self.name}: logits '{exit.logits.name}' of exit {e} are no 1 x 1 layer output")
 
     @property
+    def ends(self) -> tuple[Exit, ...]:
+        """Where a sample can end: the exits or, without any, one that "decides" from a single value of an output."""
+        last = self.outputs[-1]
+        return self.exits or (Exit(replace(last, height=1, width=1, channels=1)),)
+
+    @property
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, the input first."""
         return {t.name: t for t in (self.input, *(layer.output for layer in self.layers))}
@@ -130,7 +136,7 @@ class Network:
 
         A head is what one exit alone needs; the trunk is what several need or the last one needs.
         """
-        last = max(0, len(self.exits) - 1)
+        last = len(self.ends) - 1
         return tuple(min(exits) if len(exits) == 1 and last not in exits else None for exits in self.needed_by())
 
     def sections(self) -> tuple[Section, ...]:
@@ -138,7 +144,7 @@ class Network:
         needed, heads = self.needed_by(), self.head_of()
         done: set[int] = set()
         sections = []
-        for e in range(max(1, len(self.exits))):
+        for e in range(len(self.ends)):
             trunk = tuple(i for i in range(len(self.layers)) if heads[i] is None and e in needed[i] and i not in done)
             done.update(trunk)
             sections.append(Section(e, trunk, tuple(i for i, head in enumerate(heads) if head == e)))

@@ -57,14 +57,12 @@ def lower(network, config, longest):
     ``longest`` : most cycles of a tile; longer ones are split by output channels.
     Raises CompileError for a layer that no operation can do.
     """
-    if not network.exits:
-        raise CompileError(f"{network.name}: has no exits, outputs of shape {[x.shape for x in network.outputs]}")
     for layer in network.layers:
         if not isinstance(layer, (Conv, Mean, Pool)) or (isinstance(layer, Conv) and layer.weights.dtype != np.int8):
             raise CompileError(f"{network.name}: layer {layer.name}, a {type(layer).__name__}, has no operation yet")
     steps = []
     for section in network.sections():
-        last = section.exit == len(network.exits) - 1
+        last = section.exit == len(network.ends) - 1
         for i in section.trunk:
             steps += _split(network.layers[i], config, longest, -1)
         head = [s for i in section.head for s in _split(network.layers[i], config, longest, section.exit)]

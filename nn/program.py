@@ -16,7 +16,7 @@ from fluidnpu.hw import isa
 __all__ = ["FoldedInput", "OpInfo", "Program", "ProgramError", "ProgramExit", "TensorPlace"]
 
 _MAGIC = b"FNPUPROG"
-_VERSION = 1
+_VERSION = 2
 _HEADER = struct.Struct(
     "<8sIIIIII"
 )  # magic, version, ISA version, configuration hash, CRC, metadata bytes, region bytes
@@ -93,6 +93,8 @@ class OpInfo:
 class Program:
     """A program for one configuration.
 
+    exits : of a network without exits its one end, which decides nothing but that the sample has ended
+    outputs : names of the tensors that the network is run for; they are there when a sample has run through
     region : bytes of the program region; operation i at isa.DESCRIPTOR_BYTES * i
     arena_bytes : memory that a sample needs
     """
@@ -106,8 +108,16 @@ class Program:
     input_tensor: str
     tensors: dict
     exits: tuple
+    outputs: tuple
     ops: tuple
     region: bytes
+
+    @property
+    def has_no_exits(self):
+        """The network does not classify: what counts are its outputs."""
+        end = self.exits[-1]
+        place = self.tensors[end.logits]
+        return (place.height, place.width, place.channels) != (1, 1, end.classes)
 
     # --- images and tensors -----------------------------------------------------------------------------------
 
@@ -181,6 +191,7 @@ class Program:
         meta = json.loads(body[:meta_bytes])
         meta["input"] = FoldedInput(**meta["input"])
         meta["tensors"] = {name: TensorPlace(**place) for name, place in meta["tensors"].items()}
+        meta["outputs"] = tuple(meta["outputs"])
         meta["exits"] = tuple(ProgramExit(**e) for e in meta["exits"])
         meta["ops"] = tuple(OpInfo(**op) for op in meta["ops"])
         if meta["config_hash"] != config_hash:

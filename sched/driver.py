@@ -289,6 +289,15 @@ class Driver:
         program = self.programs[state.program]
         return program.unpack(name, self.device.read_memory(state.base, program.arena_bytes))
 
+    def outputs(self, slot):
+        """dict name -> int8 [h, w, c]: the outputs of the sample that was last in ``slot``, after its completion.
+
+        A sample that left early made those of later exits not: what is read there means nothing.
+        """
+        if self._slot(slot).program is None:
+            raise DriverError(f"slot {slot} never held a sample")
+        return {name: self.tensor(slot, name) for name in self.programs[self.slots[slot].program].outputs}
+
     # --- registers --------------------------------------------------------------------------------------------
 
     def _slot(self, slot):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from fluidnpu.nn import reference
-from fluidnpu.nn.exits import decide, exit_table, top_and_spread
+from fluidnpu.nn.exits import decide, exit_table, logits_of, top_and_spread
 
 __all__ = ["Answer", "WrongAnswer", "check_answers", "expected_answers", "visited_exits"]
 
@@ -15,12 +15,14 @@ class WrongAnswer(AssertionError):
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """Of one image: the exit that it takes; per exit its logits (int8 [classes]), class and S."""
+    """Of one image: the exit that it takes; per exit its logits (int8 [classes]), class and S; of a network without
+    exits its outputs by name (int8 [h, w, c])."""
 
     exit: int
     logits: tuple
     top: tuple
     spread: tuple
+    outputs: dict
 
 
 def expected_answers(network, images, limits, masks=None):
@@ -31,15 +33,16 @@ def expected_answers(network, images, limits, masks=None):
     if not images:
         return {}
     tensors = reference.run(network, np.stack(list(images.values())))
-    logits = [tensors[e.logits.name][:, 0, 0, :] for e in network.exits]
-    found = [top_and_spread(q, exit_table(e.scale, e.beta)) for q, e in zip(logits, network.exits, strict=True)]
+    logits = [logits_of(e, tensors) for e in network.ends]
+    found = [top_and_spread(q, exit_table(e.scale, e.beta)) for q, e in zip(logits, network.ends, strict=True)]
     taken = decide(network, tensors, limits).exit
     answers = {}
     for n, id in enumerate(images):
         mask = None if masks is None else masks.get(id)
         exit = taken[n] if mask is None else decide(network, {k: t[n] for k, t in tensors.items()}, limits, mask).exit
         tops, spreads = (tuple(int(f[i][n]) for f in found) for i in (0, 1))
-        answers[id] = Answer(int(exit), tuple(q[n] for q in logits), tops, spreads)
+        outputs = {} if network.exits else {t.name: tensors[t.name][n] for t in network.outputs}
+        answers[id] = Answer(int(exit), tuple(q[n] for q in logits), tops, spreads, outputs)
     return answers
 
 
@@ -52,7 +55,8 @@ def visited_exits(exit, exits, mask=None):
 def check_answers(results, tensors, expected, early=(), most=8):
     """Compare every answered Result bit for bit: exit, class, S and logits. Raises WrongAnswer.
 
-    tensors : dict id -> dict exit -> int8 [classes], the logits found in the NPU's memory
+    tensors : dict id -> dict of what was found in the NPU's memory: exit -> logits int8 [classes], and of a network
+        without exits the name of an output -> int8 [h, w, c]
     expected : of `expected_answers`
     early : ids of requests that the policy told to leave early; they may take an exit before the expected one
     most : differences that the message lists
@@ -70,8 +74,15 @@ def check_answers(results, tensors, expected, early=(), most=8):
         for what, got, want in (("class", r.top, answer.top[r.exit]), ("S", r.spread, answer.spread[r.exit])):
             if got != want:
                 wrong.append(f"request {r.id!r}: {what} {got} at exit {r.exit}, the reference says {want}")
+        missing = answer.outputs.keys() - tensors[r.id].keys()
+        if missing:
+            wrong.append(f"request {r.id!r}: nobody looked at outputs {sorted(missing)}")
         for e, logits in tensors[r.id].items():
-            if not np.array_equal(logits, answer.logits[e]):
+            if e in answer.outputs:
+                different = int((logits != answer.outputs[e]).sum())
+                if different:
+                    wrong.append(f"request {r.id!r}: {different} of {logits.size} values of output '{e}' differ")
+            elif not np.array_equal(logits, answer.logits[e]):
                 wrong.append(
                     f"request {r.id!r}: logits of exit {e} are {logits.tolist()}, the reference says "
                     f"{answer.logits[e].tolist()}"

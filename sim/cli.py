@@ -179,7 +179,7 @@ def compile_(
     from .tables import layers_table
 
     net = load_network(network, rounding)
-    program = compile_network(net, get_config(config), CompileOptions(limits=limits_of(threshold, len(net.exits))))
+    program = compile_network(net, get_config(config), CompileOptions(limits=limits_of(threshold, len(net.ends))))
     out = out or Path(f"{network.stem}-{config}.fnp")
     program.save(out)
     console = _console()

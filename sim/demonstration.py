@@ -70,7 +70,7 @@ def run_images(config, network, images, first, count, *, rounding, thresholds, m
     """Send images through the whole network one by one and print what every exit says; returns the RunRecord."""
     with _telling(console) as tell:
         net, program = load_program(config, network, (2.0,), rounding)
-        limits = limits_of(thresholds, len(net.exits))
+        limits = limits_of(thresholds, len(net.ends))
         x, y = read_images(images, net.input.shape)
         if first + count > len(x):
             raise InputError(f"images {images}: {len(x)} images, number {first + count - 1} is not among them")

@@ -189,9 +189,11 @@ async def _serve(
                 arena = driver.slots[result.slot]
                 raw = device.read_memory(arena.base, program.arena_bytes)
                 tensors[result.id] = {
-                    e: program.unpack(program.exits[e].logits, raw)[0, 0].copy()
+                    e: program.unpack(program.exits[e].logits, raw)[0, 0, : program.exits[e].classes].copy()
                     for e in visited_exits(result.exit, len(program.exits), masks[result.id])
                 }
+                if program.has_no_exits:
+                    tensors[result.id] = {name: program.unpack(name, raw).copy() for name in program.outputs}
             ticks.write(b".")
 
         tables = SurvivalTables.of_program(program, driver.sizes["slots"], latency=latency)

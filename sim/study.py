@@ -113,7 +113,7 @@ def load_program(config, path, thresholds=(0.8,), rounding="litert"):
     Raises InputError, CompileError, UnsupportedNetwork.
     """
     network = load_network(path, rounding)
-    options = CompileOptions(reuse_arena=False, limits=limits_of(thresholds, len(network.exits)))
+    options = CompileOptions(reuse_arena=False, limits=limits_of(thresholds, len(network.ends)))
     return network, compile_network(network, config, options)
 
 

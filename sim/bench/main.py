@@ -36,14 +36,14 @@ def main(config_name="edge", network_file=None, images_file=None, folder="build/
     console = Console()
     config = get_config(config_name)
     network = read_network(Path(network_file or models / "digits.tflite"))
-    program = compile_network(network, config, CompileOptions(limits=(limit_of(THRESHOLD),) * len(network.exits)))
+    program = compile_network(network, config, CompileOptions(limits=(limit_of(THRESHOLD),) * len(network.ends)))
     with np.load(images_file or models / "digits_views.npz") as views:
         images = packed(program, views["x"][:ABLATION_IMAGES])
     with console.status("building the simulator") as status:
         build = npu_build(config, status=status.update)
         results = {"config": config.name, "network": network.name, "memory": asdict(IDEAL), "threshold": THRESHOLD}
         live = [n for n in LIVE if n <= config.slots]
-        everything = (1 << len(network.exits)) - 1
+        everything = (1 << len(network.ends)) - 1
         for key, exits in (("layers_trunk", 0), ("layers_with_heads", everything)):
             status.update(f"layers, {'heads jumped over' if exits == 0 else 'every head computed'}")
             results[key] = layer_figures(build, config, program, images, live, exits=exits)

@@ -51,8 +51,8 @@ def check_good(compiled, admission, image):
     where = f"sample {admission.tag} in slot {admission.slot}, arena {admission.base:#x}"
     completion, last = admission.completion, len(program.exits) - 1
     assert completion is not None, f"{where}: no completion"
-    exit = compiled.network.exits[last]
-    top, spread = top_and_spread(tensors[exit.logits.name][0, 0], exit_table(exit.scale, exit.beta))
+    exit = compiled.network.ends[last]
+    top, spread = top_and_spread(tensors[exit.logits.name][0, 0, : exit.classes], exit_table(exit.scale, exit.beta))
     expected = {"status": Status.OK, "code": 0, "exit": last, "top": int(top), "spread": int(spread)}
     assert {k: completion[k] for k in expected} == expected, f"{where}: {completion}, expected {expected}"
     assert completion["tag"] == admission.tag, f"{where}: {completion}"

@@ -35,9 +35,9 @@ class Compiled:
     def limits_between(self, rng):
         """Limits that about half of the images pass at each exit."""
         limits = []
-        for e in self.network.exits:
+        for e in self.network.ends:
             table = exit_table(e.scale, e.beta)
-            spreads = [int(top_and_spread(t[e.logits.name][0, 0], table)[1]) for t in self.tensors]
+            spreads = [int(top_and_spread(t[e.logits.name][0, 0, : e.classes], table)[1]) for t in self.tensors]
             limits.append(int(rng.choice(spreads)) - int(rng.integers(0, 2)))
         return limits
 

@@ -202,8 +202,8 @@ def _check_answer(compiled, scenario, admission, course, tensors, where):
     """Decisions and completion of one sample."""
     network, completion = compiled.network, admission.completion
     for _, e, top, spread in course.decisions:
-        exit = network.exits[e]
-        found = top_and_spread(tensors[exit.logits.name][0, 0], exit_table(exit.scale, exit.beta))
+        exit = network.ends[e]
+        found = top_and_spread(tensors[exit.logits.name][0, 0, : exit.classes], exit_table(exit.scale, exit.beta))
         expected = tuple(int(v) for v in found)
         assert (top, spread) == expected, f"{where}: exit {e} found (class, S) {(top, spread)}, expected {expected}"
     assert course.released, f"{where}: completion without a release"
@@ -225,7 +225,7 @@ def _check_answer(compiled, scenario, admission, course, tensors, where):
 
 def _check_path(compiled, scenario, admission, course, where):
     """The sample ran every line of every layer on its way, and no other layer."""
-    taken, last = admission.completion["exit"], len(compiled.network.exits) - 1
+    taken, last = admission.completion["exit"], len(compiled.network.ends) - 1
     ops, end = compiled.program.ops, last if scenario.rigid else taken
     done = {}
     for op, fragment in course.fragments:

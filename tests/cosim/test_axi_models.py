@@ -46,8 +46,8 @@ def test_serve(simulator, network, pauses, host_pauses):
     case = Case(1, pauses, host_pauses, network.program, images, wrong)
     result = run_at_ports(simulator, "axi_models", case)
     assert [(a.status, a.code) for a in result["answers"]] == [(Status.ERROR, code) for _, _, code in WRONG]
-    last = len(network.network.exits) - 1
-    exit = network.network.exits[last]
+    last = len(network.network.ends) - 1
+    exit = network.network.ends[last]
     for tag, expected in enumerate(network.tensors[: len(images)]):
         top, spread = top_and_spread(expected[exit.logits.name][0, 0], exit_table(exit.scale, exit.beta))
         completion = result["completions"][tag]

@@ -68,6 +68,15 @@ def test_producers_and_tensors():
         net.producer("none")
 
 
+def test_a_network_without_exits_has_one_end():
+    net = branchy()
+    plain = replace(net, exits=(), outputs=(net.tensors["b"], net.tensors["c"], net.tensors["l0"]))
+    assert plain.sections()[0].trunk == (0, 1, 2, 6) and plain.sections()[0].head == ()
+    (end,) = plain.ends
+    assert end.logits.name == "l0" and end.classes == 1
+    assert net.ends is net.exits and net.outputs == tuple(e.logits for e in net.exits)
+
+
 def test_networks_that_cannot_be():
     net = branchy()
     for change, message in (

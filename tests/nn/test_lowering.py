@@ -98,7 +98,7 @@ def test_folding_changes_no_result(way):
     t = folded.input
     beats = -(-t.channels // 8)
     place = TensorPlace("x", 0, t.height, t.width, t.channels, beats, beats * t.width)
-    program = Program("net", "tiny", 0, 8, 4096, image, "x", {"x": place}, (), (), b"")
+    program = Program("net", "tiny", 0, 8, 4096, image, "x", {"x": place}, (), (), (), b"")
     for _ in range(3):
         picture = rng.integers(-128, 128, (7, 9, 3)).astype(np.int8)
         packed = program.unpack("x", program.pack_input(picture))

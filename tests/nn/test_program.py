@@ -17,6 +17,7 @@ def program(**changes):
         "input_tensor": "x",
         "tensors": {"x": TensorPlace("x", 8, 2, 3, 1, 1, 3), "y": TensorPlace("y", 64, 2, 2, 9, 2, 5)},
         "exits": (ProgramExit(1, "y", 9, 0.25, -3, 1.0, isa.LIMIT_ALWAYS),),
+        "outputs": ("y",),
         "ops": (OpInfo("conv", "CONV", macs=7, variants=[{"kr": 2}]), OpInfo("exit0", "EXIT", exit=0)),
         "region": bytes(range(256)) * 2,
     }
@@ -43,8 +44,8 @@ def test_damaged_files(tmp_path):
     for bad, message in (
         (b"", "not a fluidnpu program"),
         (b"PK" + raw[2:], "not a fluidnpu program"),
-        (changed(8, 9), "file version 9, ISA version 1; this software reads 1 and 1"),
-        (changed(12, 7), "file version 1, ISA version 7"),
+        (changed(8, 9), "file version 9, ISA version 1; this software reads 2 and 1"),
+        (changed(12, 7), "file version 2, ISA version 7"),
         (raw[:-1], "bytes behind the header, it announces"),
         (changed(len(raw) - 1, 0), "checksum mismatch"),
         (changed(40, 0), "checksum mismatch"),

@@ -57,6 +57,7 @@ def chain(layers_per_exit, config=TINY, cycles=None, limit=LIMIT):
         input_tensor="image",
         tensors={"image": TensorPlace("image", 8, 1, 1, 2, 1, 1)},
         exits=tuple(exits),
+        outputs=("logits",),
         ops=tuple(ops),
         region=np.array(words, "<u4").tobytes(),
     )

@@ -114,6 +114,19 @@ def test_a_sample_from_admission_to_completion():
     assert completion.stamp == start + 5 * 100  # exit 0 is not enabled: its head is one JUMP away
 
 
+def test_outputs_of_the_last_sample_of_a_slot():
+    async def script(driver):
+        program = replace(chain([1]), outputs=("image",))
+        await driver.load_program(program)
+        with pytest.raises(DriverError, match="slot 2 never held a sample"):
+            driver.outputs(2)
+        await driver.admit(2, packed(program, 5, 6), tag=1)
+        return driver.outputs(2)
+
+    outputs, _ = run(script)
+    assert list(outputs) == ["image"] and outputs["image"].ravel().tolist() == [5, 6]
+
+
 def test_stamps_beyond_32_bits():
     program = chain([1])
 
