@@ -49,7 +49,7 @@ __all__ = [
 ]  # fmt: skip
 
 MAGIC = 0x464E5055  # "FNPU"
-ISA_VERSION = 1
+ISA_VERSION = 2
 
 
 class IsaError(ValueError):
@@ -189,6 +189,7 @@ class Code(IntEnum):
     WEIGHT_READ = 12
     EXIT_READ = 13
     WRITE = 14
+    RESIDUAL_READ = 15
 
 
 COMPLETION_FIELDS = (
@@ -218,7 +219,7 @@ class Op(IntEnum):
 
 VARIANTS = 4
 MAX_CLASSES = 1024  # of an exit
-DESCRIPTOR_WORDS = 32
+DESCRIPTOR_WORDS = 40
 DESCRIPTOR_BYTES = 4 * DESCRIPTOR_WORDS
 EXIT_TABLE_BYTES = 256 * 4
 
@@ -229,7 +230,7 @@ DESCRIPTOR_FIELDS = (
     Field("padded_average", 0, 6, 1, doc="POOL with average: divisor varies (kr must be 1, kh * kw <= 256)"),
     Field("last", 0, 7, 1, doc="EXIT: the last one, always finishes"),
     Field("exit", 0, 8, 4, doc="EXIT, JUMP: which exit"),
-    Field("residual", 0, 12, 1, doc="place of the fused residual ADD; must be 0"),
+    Field("residual", 0, 12, 1, doc="CONV, POOL: add a second tensor to the output (words 32..39)"),
     Field("producer_nseg", 0, 16, 8, doc="lines per image row of the layer that made the input"),
     Field("nseg", 0, 24, 8, doc="lines (segments) per output row; > 1 only if max_lines is 1"),
     Field("producer", 1, 0, 16, doc="index of the layer that made the input, NO_PRODUCER: the input image"),
@@ -277,6 +278,22 @@ DESCRIPTOR_FIELDS = (
             Field(f"weight_beats{v}", 19 + 3 * v, 10, 22, doc="beats of the weight stream"),
         )
     ),
+    Field("res_offset", 32, 0, 32, doc="residual: second operand, bytes from the arena base"),
+    Field("res_line_beats", 33, 0, 16, doc="residual: beats from one row to the next"),
+    Field("res_pixel_beats", 33, 16, 16, doc="residual: beats of a pixel"),
+    Field("res_producer", 34, 0, 16, doc="residual: index of the layer that made it, NO_PRODUCER: the input image"),
+    Field("res_producer_nseg", 34, 16, 8, doc="residual: lines per image row of that layer"),
+    Field("add_left_multiplier", 35, 0, 32, doc="residual: of the layer's own value"),
+    Field("add_right_multiplier", 36, 0, 32, doc="residual: of the second operand"),
+    Field("add_multiplier", 37, 0, 32, doc="residual: of the sum"),
+    Field("add_left_shift", 38, 0, 8, True, doc="residual: TensorFlow Lite shift, -31..0"),
+    Field("add_right_shift", 38, 8, 8, True, doc="residual: the same"),
+    Field("add_shift", 38, 16, 8, True, doc="residual: the same"),
+    Field("add_zero", 38, 24, 8, True, doc="residual: zero point of the sum"),
+    Field("add_left_zero", 39, 0, 8, True, doc="residual: zero point of the layer's own value"),
+    Field("add_right_zero", 39, 8, 8, True, doc="residual: zero point of the second operand"),
+    Field("add_clamp_min", 39, 16, 8, True, doc="residual: least sum"),
+    Field("add_clamp_max", 39, 24, 8, True, doc="residual: largest sum"),
 )
 
 # Average pools whose divisor varies take 1/n from a table in the hardware; the others carry their own reciprocal.
@@ -378,6 +395,7 @@ COUNTERS = (
     "preemptions",
     "weight_beats",
     "stripe_beats",
+    "residual_beats",
     "descriptor_beats",
     "exit_beats",
     "write_beats",

@@ -138,7 +138,7 @@ A slot that reaches an operation which breaks one of these fails with code DESCR
 - CONV, POOL: sizes that are counted (in_w, in_h, out_w, out_h, lines, out_channels, kh, kw, sy, sx, nseg, seg_w,
   in_pixel_beats, out_pixel_beats, chunk_beats) are not 0; images are at most 4095 wide and high; a pixel is less than
   1024 words.
-- residual is 0; clamp_min <= clamp_max; padded_average only with POOL, average, kh * kw <= {reciprocal} and kr = 1.
+- clamp_min <= clamp_max; padded_average only with POOL, average, kh * kw <= {reciprocal} and kr = 1.
 - in_offset, out_offset and weights are multiples of the bus width.
 - lines = out_h * nseg; the segments cover a row, none of them is empty, and seg_w <= rows (nseg = 1: seg_w = out_w).
 - Rows of the input and of the output do not overlap; out_channels fit the output pixel (POOL: the input pixel too).
@@ -149,6 +149,9 @@ A slot that reaches an operation which breaks one of these fails with code DESCR
   together; kr * max_lines * seg_w pixels of a chunk fit a staging half; the pixel's and the stripe line's beats are
   multiples of kd; 1 <= words <= words of a pixel / kd (CONV); kd = 1 (POOL); a chunk that is not the whole pixel is
   whole c-tiles; weight_beats is the length of the weight stream.
+- residual: res_offset is a multiple of the bus width; res_pixel_beats is not 0, rows of the second operand do not
+  overlap and out_channels fit its pixel; res_producer is NO_PRODUCER or an earlier index, then with
+  res_producer_nseg > 0; the three shifts are within -31..0; add_clamp_min <= add_clamp_max.
 - EXIT: 1 <= out_channels <= {classes}; exit < the device's exits; in_offset and the table (bias) are multiples of the
   bus width.
 - JUMP: index < target < PROGRAM_OPS, and target fits the {index} bits of an index. No operation stands at the last
@@ -159,8 +162,8 @@ COUNTER_TEXTS = {
     "cycles_array": "a CONV row is multiplied",
     "cycles_vector": "a POOL row is added",
     "cycles_weights": "the running tile waits for weights",
-    "cycles_activations": "the dealt tile waits for stripe beats",
-    "cycles_dependency": "the dealt tile's next stripe line is not in memory yet",
+    "cycles_activations": "the dealt tile waits for stripe or residual beats",
+    "cycles_dependency": "the dealt tile's next stripe or residual line is not in memory yet",
     "cycles_output": "the array waits for accumulators, staging or a tracker entry",
     "cycles_control": "samples are live or a soft reset is under way, and none of the above",
     "cycles_idle": "nothing to do",
@@ -169,6 +172,7 @@ COUNTER_TEXTS = {
     "preemptions": "dealt tiles none of whose candidates was in the group before, while one of that group could go on",
     "weight_beats": "beats read for weights and parameters",
     "stripe_beats": "beats read for stripes",
+    "residual_beats": "beats read for second operands of residual additions",
     "descriptor_beats": "beats read for descriptors",
     "exit_beats": "beats read for exits (logits and tables)",
     "write_beats": "beats written",
@@ -187,10 +191,11 @@ MORE_COMMENTS = {
         "WEIGHT_READ": "error response to a weight's read",
         "EXIT_READ": "error response to a read of logits or of a table",
         "WRITE": "error response to a write",
+        "RESIDUAL_READ": "error response to a read of a second operand",
     },
     "Client": {
         "WEIGHT": "weight streamer",
-        "RESIDUAL": "place of the residual reader",
+        "RESIDUAL": "residual loader",
         "STRIPE": "stripe loader",
         "DESCRIPTOR": "descriptor cache",
         "EXIT": "exit unit",

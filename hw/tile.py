@@ -10,15 +10,16 @@ from amaranth.utils import bits_for, ceil_log2
 
 from . import isa
 
-__all__ = ["DIMENSION_BITS", "PARAMETER_BYTES", "RMW_DISTANCE", "Layouts", "descriptor_layout"]
+__all__ = ["ADDITION_FIELDS", "DIMENSION_BITS", "PARAMETER_BYTES", "RMW_DISTANCE", "Layouts", "descriptor_layout"]
 
 DIMENSION_BITS = 12  # image rows and columns: at most 4095
 RMW_DISTANCE = 2  # cycles between an accumulator's read and the next one that may see its write: least of a step
 PARAMETER_BYTES = 16  # bias int32, multiplier int32, shift int8, 7 unused: one output channel's requantiser
+ADDITION_FIELDS = tuple(f for f in isa.DESCRIPTOR_FIELDS if f.name.startswith("add_"))  # what the epilogue adds with
 
 
 def descriptor_layout():
-    """The 32-word descriptor as one struct whose members are isa.DESCRIPTOR_FIELDS."""
+    """The descriptor as one struct whose members are isa.DESCRIPTOR_FIELDS."""
     fields = {
         f.name: data.Field(signed(f.width) if f.signed else f.width, 32 * f.word + f.lsb) for f in isa.DESCRIPTOR_FIELDS
     }
@@ -102,6 +103,8 @@ class Layouts:
                 "multiplier": 32,
                 "shift": signed(8),
                 "chunk_beats": 8,
+                "residual": 1,  # what follows: the addition of the second operand, named as in the descriptor
+                **{f.name: signed(f.width) if f.signed else f.width for f in ADDITION_FIELDS},
             }
         )
         self.write_tile = data.StructLayout(
@@ -130,6 +133,10 @@ class Layouts:
         )
         self.line_write = data.StructLayout(
             {"half": 1, "banks": c.max_stack, "index": ceil_log2(c.max_lines), "line": self.line}
+        )
+        # A beat of a second operand for half ``half`` of the residual buffer.
+        self.residual_write = data.StructLayout(
+            {"half": 1, "address": ceil_log2(c.stage_beats), "data": 8 * c.bus_bytes}
         )
         # Epilogue -> accumulators: values of columns quad * post_lanes + 0.. of sub-tile ``sub_tile``.
         self.acc_request = data.StructLayout(

@@ -21,6 +21,7 @@ __all__ = ["World", "simulate"]
 
 ARENA_BYTES = 4096
 SPREAD_ONE = 1 << 16  # S of a certain decision
+READS = (Code.STRIPE_READ, Code.RESIDUAL_READ)  # what a tile reads before it starts, by the code of an error
 MOST_CYCLES = 10_000_000  # far beyond any legal run: a live lock
 
 
@@ -64,7 +65,7 @@ class World:
         self.queue = deque()
         self.host_done = False
         self.array_free = True
-        self.reads = deque()  # (slot, input row) of the dealt tile, not issued
+        self.reads = {code: deque() for code in READS}  # (slot, row or line) of the dealt tile, not issued
         self.in_flight = 0
         self.last_read = self.last_write = 0
         self.overtaken = Counter()
@@ -191,8 +192,8 @@ class World:
             self.check_state()
 
     def loaded(self):
-        """The array is free and every stripe read of the dealt tile came back."""
-        return self.array_free and not self.reads and not self.in_flight
+        """The array is free and every read of the dealt tile came back."""
+        return self.array_free and not any(self.reads.values()) and not self.in_flight
 
     def do_command(self):
         self.command()
@@ -239,7 +240,8 @@ class World:
     def do_revoke(self):
         self.model.revoke()
         self.stats.revocations += 1
-        self.reads.clear()
+        for reads in self.reads.values():
+            reads.clear()
         if not self.in_flight:
             self.after(1, self.model.drained)
 
@@ -254,30 +256,37 @@ class World:
         tile = self.model.deal()
         self.oracle.dealt(tile, able, self.model.config, self.model.unstacked)
         layer = self.oracle.op(tile.pc)
-        self.reads = deque((f.slot, row) for f in tile.fragments for row in layer.stripe_rows(f))
+        self.reads[Code.STRIPE_READ].extend((f.slot, row) for f in tile.fragments for row in layer.stripe_rows(f))
+        if layer.residual is not None:
+            lines = ((f.slot, f.first + n) for f in tile.fragments for n in range(f.lines))
+            self.reads[Code.RESIDUAL_READ].extend(lines)
         if self.rng.random() < self.errors:
             self.model.memory_error(Code.WEIGHT_READ, tile.members)
 
     def issue_reads(self):
-        """Issue the dealt tile's stripe reads in order, each when its lines are there."""
+        """Issue the dealt tile's stripe and residual reads, each kind in order, each when its lines are there."""
         tile = self.model.next
-        while tile is not None and self.reads and self.in_flight < 8:
-            s, row = self.reads[0]
-            position = self.oracle.op(tile.pc).row_position(tile.pc >> PC_INDEX_BITS, row)
-            if not self.model.there(s, position):
-                return
-            legal = self.model.slots[s].ending or self.oracle.row_written(s, tile.pc, row)
-            require(legal, f"slot {s}, pc {tile.pc}: row {row} read unwritten")
-            self.reads.popleft()
-            self.in_flight += 1
-            self.last_read = max(self.last_read, self.now + self.delay())
-            self.after(self.last_read - self.now, self.read_done, s)
+        for code, reads in self.reads.items():
+            stripe = code == Code.STRIPE_READ
+            while tile is not None and reads and self.in_flight < 8:
+                s, place = reads[0]
+                layer, program = self.oracle.op(tile.pc), tile.pc >> PC_INDEX_BITS
+                position = (layer.row_position if stripe else layer.residual_position)(program, place)
+                if not self.model.there(s, position):
+                    break
+                written = self.oracle.row_written if stripe else self.oracle.residual_written
+                legal = self.model.slots[s].ending or written(s, tile.pc, place)
+                require(legal, f"slot {s}, pc {tile.pc}: {code.name} of {place} unwritten")
+                reads.popleft()
+                self.in_flight += 1
+                self.last_read = max(self.last_read, self.now + self.delay())
+                self.after(self.last_read - self.now, self.read_done, s, code)
 
-    def read_done(self, s):
+    def read_done(self, s, code):
         self.in_flight -= 1
         require(s in self.model.live(), f"slot {s} was released with a read outstanding")
         if self.rng.random() < self.errors:
-            self.model.memory_error(Code.STRIPE_READ, [s])
+            self.model.memory_error(code, [s])
         if self.model.dropped is not None and not self.in_flight:
             self.after(0, self.model.drained)
 

@@ -33,6 +33,7 @@ class Layer:
     producer : index of the operation that made the input (same program), NO_PRODUCER: the input image
     producer_nseg : lines per input row
     vsel : variant index for 1, 2, ... candidates; more candidates than entries take the last one
+    residual : (producer, lines per row) of the second operand, or None; output row y adds its row y
 
     Raises ValueError for a value out of range.
     """
@@ -47,11 +48,14 @@ class Layer:
     producer_nseg: int = 1
     variants: tuple = (Variant(),)
     vsel: tuple = (0,)
+    residual: tuple | None = None
 
     def __post_init__(self):
         for name in ("lines", "in_h", "kh", "sy", "nseg", "producer_nseg"):
             if getattr(self, name) < 1:
                 raise ValueError(f"layer: {name} = {getattr(self, name)} is not at least 1")
+        if self.residual is not None and self.residual[1] < 1:
+            raise ValueError(f"layer: residual = {self.residual} has no lines per row")
         if self.lines % self.nseg:
             raise ValueError(f"layer: lines = {self.lines} is not a multiple of nseg = {self.nseg}")
         if not 1 <= len(self.variants) <= VARIANTS:
@@ -87,14 +91,20 @@ class Layer:
 
     def row_position(self, program, row):
         """Position (pc, line) of the last producer line of input row ``row``; None for the input image."""
-        if self.producer == NO_PRODUCER:
-            return None
-        return make_pc(program, self.producer), (row + 1) * self.producer_nseg - 1
+        return _last_line(program, row, self.producer, self.producer_nseg)
 
-    def needed_position(self, program, line):
-        """Position (pc, line) of the last producer line that output line ``line`` needs; None: input image."""
+    def residual_position(self, program, line):
+        """The same for the row of the second operand that output line ``line`` adds; None also without one."""
+        return None if self.residual is None else _last_line(program, line // self.nseg, *self.residual)
+
+    def needed_positions(self, program, line):
+        """Positions of the last producer lines that output line ``line`` needs: input and second operand."""
         last = line // self.nseg * self.sy - self.pad_top + self.kh - 1
-        return self.row_position(program, min(self.in_h - 1, last))
+        return self.row_position(program, min(self.in_h - 1, last)), self.residual_position(program, line)
+
+
+def _last_line(program, row, producer, nseg):
+    return None if producer == NO_PRODUCER else (make_pc(program, producer), (row + 1) * nseg - 1)
 
 
 @dataclass(frozen=True)
@@ -212,7 +222,8 @@ def from_descriptor(fields):
     vsel = tuple(fields["vsel"] >> 2 * n & 3 for n in range(MOST_CANDIDATES))
     used = max(vsel) + 1  # variants that no number of candidates selects may be empty
     geometry = {name: fields[name] for name in ("lines", "in_h", "kh", "sy", "pad_top", "nseg", "producer_nseg")}
+    residual = (fields["res_producer"], fields["res_producer_nseg"]) if fields["residual"] else None
     try:
-        return Layer(**geometry, producer=fields["producer"], variants=variants[:used], vsel=vsel)
+        return Layer(**geometry, producer=fields["producer"], variants=variants[:used], vsel=vsel, residual=residual)
     except ValueError:
         return Bad()

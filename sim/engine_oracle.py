@@ -28,6 +28,7 @@ def random_program(rng, exits=3, bad=0.0):
     ops = []
     image = (rng.choice([1, 4, 9, 16]), 1, NO_PRODUCER)  # rows, lines per row, producer
     backbone = [image]
+    tensors = [image]  # that the present path has made
 
     def layer(source):
         rows, source_nseg, producer = source
@@ -36,6 +37,9 @@ def random_program(rng, exits=3, bad=0.0):
         pad_top, pad_bottom = (rng.randint(0, kh - 1) for _ in range(2))
         out_rows = max(1, (rows + pad_top + pad_bottom - kh) // sy + 1)
         nseg = rng.choice([1, 1, 1, 1, 2, 3])
+        # A second operand: any earlier tensor with as many rows, the input of this layer included
+        operands = [(p, n) for r, n, p in tensors if r == out_rows]
+        residual = rng.choice(operands) if operands and rng.random() < 0.4 else None
         variants = [
             Variant(
                 kr=1 if v == 0 else rng.choice([1, 2, 4]),
@@ -46,9 +50,10 @@ def random_program(rng, exits=3, bad=0.0):
         ]
         ops.append(
             Layer(out_rows * nseg, rows, kh, sy, pad_top, nseg, producer, source_nseg, tuple(variants),
-                  tuple(rng.randrange(len(variants)) for _ in range(16)))
+                  tuple(rng.randrange(len(variants)) for _ in range(16)), residual)
         )  # fmt: skip
-        return out_rows, nseg, len(ops) - 1
+        tensors.append((out_rows, nseg, len(ops) - 1))
+        return tensors[-1]
 
     for exit in range(exits):
         for _ in range(rng.randint(1, 3)):
@@ -59,9 +64,10 @@ def random_program(rng, exits=3, bad=0.0):
         jump = len(ops) if not last and rng.random() < 0.8 else None
         if jump is not None:
             ops.append(None)
-        head = backbone[-1]
+        head, made = backbone[-1], len(tensors)
         for _ in range(rng.randint(1, 2)):
             head = layer(head)
+        del tensors[made:]  # whoever goes on did not pass the head
         ops.append(Exit(exit, last))
         if jump is not None:
             ops[jump] = Jump(exit, len(ops))
@@ -121,17 +127,25 @@ class Oracle:
     def row_written(self, slot, pc, row):
         """All lines of input row ``row`` of the layer at ``pc`` are in the memory of ``slot``."""
         layer = self.op(pc)
-        if layer.producer == NO_PRODUCER:
-            return True
-        producer = make_pc(pc >> PC_INDEX_BITS, layer.producer)
-        lines = range(row * layer.producer_nseg, (row + 1) * layer.producer_nseg)
-        return all((producer, line) in self.samples[slot].written for line in lines)
+        return self._written(slot, pc, row, layer.producer, layer.producer_nseg)
 
-    def window_written(self, slot, pc, line):
+    def residual_written(self, slot, pc, line):
+        """The row of the second operand that output line ``line`` of the layer at ``pc`` adds is in memory."""
+        layer = self.op(pc)
+        return layer.residual is None or self._written(slot, pc, line // layer.nseg, *layer.residual)
+
+    def _written(self, slot, pc, row, producer, nseg):
+        if producer == NO_PRODUCER:
+            return True
+        producer = make_pc(pc >> PC_INDEX_BITS, producer)
+        return all((producer, line) in self.samples[slot].written for line in range(row * nseg, (row + 1) * nseg))
+
+    def inputs_written(self, slot, pc, line):
+        """Everything that output line ``line`` of the layer at ``pc`` reads is in memory."""
         layer = self.op(pc)
         top = line // layer.nseg * layer.sy - layer.pad_top
         rows = [row for row in range(top, top + layer.kh) if 0 <= row < layer.in_h]
-        return all(self.row_written(slot, pc, row) for row in rows)
+        return all(self.row_written(slot, pc, row) for row in rows) and self.residual_written(slot, pc, line)
 
     def dealt(self, tile, able, config, unstacked):
         """The dealt tile follows the rule, line for line. ``able``: dealable slot -> (priority, ride)."""
@@ -149,7 +163,7 @@ class Oracle:
         offers = []
         for s in tile.candidates:
             for line in range(positions[s], layer.lines):
-                if priority[s] < priority[leader] and not self.window_written(s, tile.pc, line):
+                if priority[s] < priority[leader] and not self.inputs_written(s, tile.pc, line):
                     break
                 offers.append((s, line))
         total = sum(layer.lines - positions[s] for s in tile.candidates)
@@ -169,7 +183,7 @@ class Oracle:
             for line in range(fragment.first, fragment.first + fragment.lines):
                 want, got = (sample.pc, sample.line), (tile.pc, line)
                 require(want == got, f"slot {fragment.slot} computes {got}, its next line is {want}")
-                written = fragment.slot in ending or self.window_written(fragment.slot, *got)
+                written = fragment.slot in ending or self.inputs_written(fragment.slot, *got)
                 require(written, f"slot {fragment.slot}: {got} before its inputs")
                 sample.outstanding.add(got)
                 sample.line += 1

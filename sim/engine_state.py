@@ -157,6 +157,10 @@ class EngineState:
         """
         return position is None or self.slots[s].ending or position < self.slots[s].done
 
+    def all_there(self, s, positions):
+        """Every one of ``positions`` of slot ``s`` is in memory."""
+        return all(self.there(s, position) for position in positions)
+
     def fence_blocks(self):
         """A FENCE at the head of the queue has to wait: a slot that a CANCEL marked is not released."""
         return any(self.slots[s].cancelled for s in self.live())
@@ -225,7 +229,7 @@ class EngineState:
             return layer.lines - line
         program = slot.pc >> PC_INDEX_BITS
         count = 0
-        while line + count < layer.lines and self.there(s, layer.needed_position(program, line + count)):
+        while line + count < layer.lines and self.all_there(s, layer.needed_positions(program, line + count)):
             count += 1
         return count
 
@@ -234,4 +238,4 @@ class EngineState:
         program, index = divmod(self.next.pc, 1 << PC_INDEX_BITS)
         layer = self.programs[program][index]
         lasts = [(f.slot, f.first + f.lines - 1) for f in self.next.fragments]
-        return [(s, line) for s, line in lasts if not self.there(s, layer.needed_position(program, line))]
+        return [(s, line) for s, line in lasts if not self.all_there(s, layer.needed_positions(program, line))]

@@ -12,7 +12,10 @@ __all__ = ["Epilogue", "destination_layout"]
 
 
 def destination_layout(config):
-    """Where a request's values go. chunk_end, tile_end: they are the last ones of their chunk, of the tile."""
+    """Where a request's values go. chunk_end, tile_end: they are the last ones of their chunk, of the tile.
+
+    residual: they are left operands; the right ones lie at the same place of half ``residual_half`` of their buffer.
+    """
     return data.StructLayout(
         {
             "valid": 1,
@@ -20,6 +23,8 @@ def destination_layout(config):
             "address": ceil_log2(config.stage_beats),
             "offset": ceil_log2(config.bus_bytes),
             "log2_width": range(exact_log2(config.post_lanes) + 1),
+            "residual": 1,
+            "residual_half": 1,
             "chunk_end": 1,
             "tile_end": 1,
         }
@@ -31,12 +36,14 @@ class Epilogue(Component):
 
     Per job one request per cycle without a gap, ordered by sub-tile, row and quad (innermost). The n-th row goes to
     stage row n, that is to beats n * used .. n * used + used - 1 of the half, used = min(chunk_beats, beats that
-    out_channels channels have left). A job that begins a chunk is taken only when its half is free; halves alternate.
+    out_channels channels have left). A job that begins a chunk is taken only when its half is free and, with
+    ``residual``, its second operands are there; halves alternate.
 
     Timing: a job of N = sum of rows * ceil(cols_used / post_lanes) requests that is taken in cycle n requests in
     cycles n + 1 .. n + N. The next job is taken in cycle n + N + JOB_CYCLES at the earliest, the first of another tile
-    TILE_CYCLES later. ``drained`` comes acc_latency - 1 cycles after the last request: from then on the array may
-    write the accumulators and the parameters of that bank.
+    TILE_CYCLES later, but a tile without ``residual`` not while ``adding`` (the values of the one before come out of
+    the pipeline later than its own would). ``drained`` comes acc_latency - 1 cycles after the last request: from then
+    on the array may write the accumulators and the parameters of that bank.
 
     Parameters: config, acc_latency (cycles from a request to its values, at least 1; ValueError otherwise).
 
@@ -48,6 +55,9 @@ class Epilogue(Component):
     destination : of the values of this cycle's request
     drained, drained_bank : pulse
     chunk_free, chunk_free_half : pulse, a half may be written again
+    adding : level, a tile without ``residual`` may not begin
+    residual_full : per half of the residual buffer, a chunk's second operands are there
+    residual_taken, residual_taken_half : pulse, the epilogue begins with them; the level falls with it
     """
 
     JOB_CYCLES = 1
@@ -72,6 +82,10 @@ class Epilogue(Component):
                 "drained_bank": Out(1),
                 "chunk_free": In(1),
                 "chunk_free_half": In(1),
+                "adding": In(1),
+                "residual_full": In(2),
+                "residual_taken": Out(1),
+                "residual_taken_half": Out(1),
             }
         )
 
@@ -96,6 +110,7 @@ class Epilogue(Component):
 
         # The chunk
         half = Signal()
+        residual_half = Signal()
         opened = Signal()  # the half is ours
         free = Signal(2, init=0b11)
         used = Signal(8)
@@ -135,14 +150,16 @@ class Epilogue(Component):
             destination.half.eq(half),
             destination.address.eq(stage_row + byte[bus_bits:]),
             destination.offset.eq(byte[:bus_bits]),
+            destination.residual.eq(tile.residual),
+            destination.residual_half.eq(residual_half),
             destination.chunk_end.eq(job_ends & chunk_ends),
             destination.tile_end.eq(job_ends & job.last),
         ]
 
         with m.FSM(init="Open"):
             with m.State("Open"):
-                m.d.comb += self.tile_taken.eq(self.tile_valid)
-                with m.If(self.tile_valid):
+                m.d.comb += self.tile_taken.eq(self.tile_valid & (self.tile.residual | ~self.adding))
+                with m.If(self.tile_taken):
                     m.d.sync += [
                         tile.eq(self.tile),
                         channels_left.eq(self.tile.out_channels),
@@ -151,7 +168,12 @@ class Epilogue(Component):
                     ]
                     m.next = "Wait"
             with m.State("Wait"):
-                m.d.comb += self.job.ready.eq(opened | free.bit_select(half, 1))
+                operands = ~tile.residual | self.residual_full.bit_select(residual_half, 1)
+                m.d.comb += [
+                    self.job.ready.eq(opened | (free.bit_select(half, 1) & operands)),
+                    self.residual_taken.eq(tile.residual & self.job.valid & self.job.ready & ~opened),
+                    self.residual_taken_half.eq(residual_half),
+                ]
                 with m.If(self.job.valid & self.job.ready):
                     m.d.sync += [
                         free.bit_select(half, 1).eq(0),
@@ -185,6 +207,7 @@ class Epilogue(Component):
                         m.d.sync += [
                             opened.eq(0),
                             half.eq(~half),
+                            residual_half.eq(residual_half ^ tile.residual),
                             chunk_byte.eq(0),
                             beats_left.eq(beats_left - tile.chunk_beats),
                         ]

@@ -6,9 +6,11 @@ from amaranth.lib.wiring import Component, In, Out, connect, flipped
 
 from ..queue import Queue
 from ..tile import Layouts
+from .addition import OPERANDS_LAYOUT, RESULT_LAYOUT, Addition
 from .epilogue import Epilogue
 from .parameters import ParameterStore
 from .requantize import Requantizer, delayed
+from .residual_buffer import ResidualBuffer
 from .staging import Staging, stage_read_layout
 
 __all__ = ["Post"]
@@ -19,9 +21,10 @@ class Post(Component):
 
     A tile is held from its arrival until its last value is staged; jobs belong to the tiles in their order, and the
     job with ``last`` ends its tile. ``post_lanes`` values per cycle; order, gaps and ``drained`` as in Epilogue. The
-    values requested in cycle n are written to the staging buffer in cycle n + latency; a chunk that they complete is
-    offered from cycle n + latency + 1 on. Flow control: streams at the edges, a rigid pipeline between them; a chunk
-    is begun only in a free half, so nothing in the pipeline ever waits.
+    values requested in cycle n are written to the staging buffer in cycle n + latency (with a residual addition, which
+    comes behind the requantisation: n + residual_latency); a chunk that they complete is offered one cycle later. Flow
+    control: streams at the edges, a rigid pipeline between them; a chunk is begun only in a free half and with its
+    second operands there, so nothing in the pipeline ever waits.
 
     The array must not write parameters into a bank before that bank is drained.
 
@@ -36,6 +39,9 @@ class Post(Component):
     parameter_write, parameter_write_valid : always taken
     stage_read, stage_data : read port of the staging buffer, data one cycle after the address
     chunk : stream of chunk; chunk_free, chunk_free_half : pulse: its half is read
+    residual_write, residual_write_valid : second operands into their buffer
+    residual_full, residual_taken, residual_taken_half : see Epilogue
+    residual_read, residual_read_half : pulse, that half of the residual buffer is read and may be written
     idle : no tile is held and no chunk is offered
     """
 
@@ -60,14 +66,26 @@ class Post(Component):
                 "chunk": Out(stream.Signature(layouts.chunk)),
                 "chunk_free": In(1),
                 "chunk_free_half": In(1),
+                "residual_write": In(layouts.residual_write),
+                "residual_write_valid": In(1),
+                "residual_full": In(2),
+                "residual_taken": Out(1),
+                "residual_taken_half": Out(1),
+                "residual_read": Out(1),
+                "residual_read_half": Out(1),
                 "idle": Out(1),
             }
         )
 
     @property
     def latency(self):
-        """Cycles from a request to the write into the staging buffer."""
+        """Cycles from a request to the write into the staging buffer, without residual addition."""
         return self.acc_latency + Requantizer.LATENCY
+
+    @property
+    def residual_latency(self):
+        """The same with residual addition."""
+        return self.latency + Addition.LATENCY
 
     def elaborate(self, platform):
         m = Module()
@@ -76,6 +94,8 @@ class Post(Component):
         m.submodules.epilogue = epilogue = Epilogue(c, self.acc_latency)
         m.submodules.parameters = parameters = ParameterStore(c)
         m.submodules.requantizer = requantizer = Requantizer(c.post_lanes)
+        m.submodules.residual = residual = ResidualBuffer(c)
+        m.submodules.addition = addition = Addition(c.post_lanes)
         m.submodules.staging = staging = Staging(c)
         m.submodules.chunks = chunks = Queue(layouts.chunk, 2)
 
@@ -112,11 +132,22 @@ class Post(Component):
             self.drained_bank.eq(epilogue.drained_bank),
             epilogue.chunk_free.eq(self.chunk_free),
             epilogue.chunk_free_half.eq(self.chunk_free_half),
+            epilogue.residual_full.eq(self.residual_full),
+            self.residual_taken.eq(epilogue.residual_taken),
+            self.residual_taken_half.eq(epilogue.residual_taken_half),
         ]
+        # A tile's first request follows its acceptance by 2 cycles at least: values must not meet at the staging buffer
+        adding = Signal(range(Addition.LATENCY))
+        m.d.comb += epilogue.adding.eq(adding != 0)
+        with m.If(epilogue.destination.valid & epilogue.destination.residual):
+            m.d.sync += adding.eq(Addition.LATENCY - 2)
+        with m.Elif(adding != 0):
+            m.d.sync += adding.eq(adding - 1)
 
         # Cycle acc_latency: values and parameters
         ahead = self.acc_latency - parameters.READ_LATENCY
-        tile = tiles[delayed(m, drawn, self.acc_latency, "drawn")]
+        drawn = delayed(m, drawn, self.acc_latency, "drawn")
+        tile = tiles[drawn]
         mode = requantizer.mode
         m.d.comb += [
             parameters.write.eq(self.parameter_write),
@@ -139,9 +170,31 @@ class Post(Component):
             requantizer.parameters.eq(parameters.read),
         ]
 
-        # Cycle latency: into the staging buffer
-        destination = delayed(m, epilogue.destination, self.latency, "destination")
+        # Cycle latency: into the staging buffer, or through the addition and then into it
+        ahead = self.latency - residual.READ_LATENCY
+        second = delayed(m, epilogue.destination, ahead, "second_operand")
+        short = delayed(m, second, residual.READ_LATENCY, "destination")
+        long = delayed(m, short, Addition.LATENCY, "added_destination")
+        drawn = delayed(m, drawn, Requantizer.LATENCY, "added")
+        left, summed = tiles[drawn], tiles[delayed(m, drawn, Addition.RESULT_CYCLES, "summed")]
         m.d.comb += [
+            residual.write.eq(self.residual_write),
+            residual.write_valid.eq(self.residual_write_valid),
+            residual.half.eq(second.residual_half),
+            residual.address.eq(second.address),
+            residual.offset.eq(second.offset),
+            self.residual_read.eq(second.valid & second.residual & second.chunk_end),
+            self.residual_read_half.eq(second.residual_half),
+            addition.left.eq(requantizer.out),
+            addition.right.eq(residual.values),
+            *(addition.operands[name].eq(left[name]) for name, _ in OPERANDS_LAYOUT),
+            *(addition.result[name].eq(summed[name]) for name, _ in RESULT_LAYOUT),
+        ]
+        destination = Signal.like(short)
+        added = long.valid & long.residual
+        m.d.comb += [
+            destination.eq(Mux(added, long.as_value(), short.as_value())),
+            destination.valid.eq(added | (short.valid & ~short.residual)),
             staging.read.eq(self.stage_read),
             self.stage_data.eq(staging.read_data),
             staging.valid.eq(destination.valid),
@@ -149,7 +202,7 @@ class Post(Component):
             staging.address.eq(destination.address),
             staging.offset.eq(destination.offset),
             staging.log2_width.eq(destination.log2_width),
-            staging.values.eq(requantizer.out),
+            staging.values.eq(Mux(added, addition.out.as_value(), requantizer.out.as_value())),
             ends.eq(destination.valid & destination.tile_end),
             chunks.i.valid.eq(destination.valid & destination.chunk_end),
             chunks.i.payload.half.eq(destination.half),

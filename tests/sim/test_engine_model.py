@@ -243,7 +243,9 @@ def test_unstacked_always_takes_variant_0():
 
 def test_segments_read_the_window_of_their_row():
     wide = Layer(6, 3, kh=3, pad_top=1, nseg=2, producer=5, producer_nseg=4, variants=(Variant(2, 1, 1, 3),))
-    assert [wide.needed_position(1, line) for line in range(6)] == [(make_pc(1, 5), n) for n in (7, 7, 11, 11, 11, 11)]
+    assert [wide.needed_positions(1, line)[0] for line in range(6)] == [
+        (make_pc(1, 5), n) for n in (7, 7, 11, 11, 11, 11)
+    ]
     assert wide.stripe_rows(Fragment(0, 0, 1)) == [0, 1] and wide.stripe_rows(Fragment(0, 3, 1)) == [0, 1, 2]
     assert spans_of(deal_subtiles(wide, wide.variants[0], 2, [Cursor(0, 0, 6)])) == [[(0, 0, 1)], [(0, 1, 1)]]
 
@@ -252,9 +254,15 @@ def spans_of(subtiles):
     return [[(f.slot, f.first, f.lines) for f in subtile] for subtile in subtiles]
 
 
-def test_rider_of_lower_priority_gets_only_lines_whose_inputs_are_there():
-    wide = Variant(max_lines=8, stripe_lines=40)
-    ops = [layer(4, variants=(wide,)), layer(4, 0, kh=2, variants=(wide,)), Exit(0, last=True)]
+WIDE = Variant(max_lines=8, stripe_lines=40)
+
+
+@pytest.mark.parametrize(
+    "second, ready",
+    [(layer(4, 0, kh=2, variants=(WIDE,)), 3), (replace(layer(4, variants=(WIDE,)), residual=(0, 1)), 2)],
+)
+def test_rider_of_lower_priority_gets_only_lines_whose_inputs_are_there(second, ready):
+    ops = [layer(4, variants=(WIDE,)), second, Exit(0, last=True)]
     for priority, taken in ((1, 2), (2, 4)):
         bench = Bench(ops)
         bench.admit(0, priority=2)
@@ -263,7 +271,7 @@ def test_rider_of_lower_priority_gets_only_lines_whose_inputs_are_there():
         bench.admit(1, priority=3)
         tile = bench.model.deal()
         assert tile.members == (1,)
-        bench.model.slots[1].done = (0, 3)  # lines 0..2 of layer 0 are there: windows of lines 0 and 1 of layer 1
+        bench.model.slots[1].done = (0, ready)  # of layer 0: what lines 0 and 1 of layer 1 need is there
         bench.model.next = None
         bench.batch(1, priority=priority)
         bench.batch(0, priority=2)
@@ -719,12 +727,34 @@ def test_operations_from_descriptors():
         ({"variants": ()}, "0 variants are not within 1..4"),
         ({"vsel": (1,)}, "outside of 0..0"),
         ({"kh": 9}, "stripe_lines = 8 is less than kh = 9"),
+        ({"residual": (3, 0)}, "has no lines per row"),
         ({"lines": 4, "nseg": 2}, "max_lines = 4 does not go with nseg = 2"),
     ],
 )
 def test_layer_errors(values, message):
     with pytest.raises(ValueError, match=message):
         layer(**{"lines": 8, "in_h": 8, **values})
+
+
+def test_second_operand_is_waited_for():
+    """A tile starts only with the rows of the second operand in memory."""
+    wide = Variant(max_lines=2, stripe_lines=40)
+    ops = [
+        layer(4, variants=(wide,)),
+        replace(layer(4, variants=(wide,)), residual=(0, 1)),
+        Exit(0, last=True),
+    ]
+    assert ops[1].needed_positions(0, 2) == (None, (0, 2))
+    bench = Bench(ops)
+    bench.admit(0)
+    dealt = []
+    for _ in range(2):
+        dealt.append(bench.model.deal())
+        bench.model.start()
+    assert spans(bench.model.deal()) == [[(0, 0, 2)]] and bench.model.missing() == [(0, 1)]
+    assert ("start",) not in bench.model.enabled_actions()
+    bench.finish(dealt[0])
+    assert ("start",) in bench.model.enabled_actions()
 
 
 # --- random worlds --------------------------------------------------------------------------------------------
@@ -752,6 +782,10 @@ def always_there(model, s, position):
     return True
 
 
+def only_the_input_is_there(model, s, positions):
+    return model.there(s, positions[0])
+
+
 def released_while_writing(model, s):
     slot = model.slots[s]
     return slot is not None and slot.live and slot.ending and not model.in_next(s) and s != model.exit_slot
@@ -773,6 +807,7 @@ def youngest_leads(model, s):
     "name, fault",
     [
         ("there", always_there),
+        ("all_there", only_the_input_is_there),
         ("releasable", released_while_writing),
         ("revocable", stays_dealt),
         ("available", rides_in_the_way),
@@ -782,4 +817,4 @@ def youngest_leads(model, s):
 def test_oracle_catches_a_faulty_engine(monkeypatch, name, fault):
     monkeypatch.setattr(EngineModel, name, fault)
     with pytest.raises(ModelViolation):
-        run_worlds(60, 30)
+        run_worlds(60, 150)
