@@ -1,6 +1,6 @@
 """The NPU: its blocks in the order in which data flow."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -9,6 +9,7 @@ from .array.array import Array
 from .axi import Axi4Signature, AxiLiteSignature
 from .command.command_bus import CommandBus
 from .engine.engine import Engine
+from .load.residual_loader import ResidualLoader
 from .load.stripe_loader import StripeLoader
 from .load.weight_streamer import WeightStreamer
 from .memory.output_writer import OutputWriter
@@ -53,14 +54,16 @@ class Npu(wiring.Component):
         m.submodules.engine = engine = Engine(c)
         m.submodules.weights = weights = WeightStreamer(c)
         m.submodules.loader = loader = StripeLoader(c)
+        m.submodules.residual = residual = ResidualLoader(c)
         m.submodules.arbiter = arbiter = ReadArbiter(c)
         m.submodules.array = array = Array(c)
         m.submodules.post = post = Post(c, acc_latency=array.ACC_LATENCY)
         m.submodules.writer = writer = OutputWriter(c)
 
         self._connect_host(m, bus, engine)
-        self._connect_reads(m, bus, engine, weights, loader, arbiter)
-        self._connect_tile(m, engine, weights, loader, array)
+        self._connect_reads(m, bus, engine, weights, residual, loader, arbiter)
+        self._connect_tile(m, engine, weights, residual, loader, array)
+        self._connect_residual(m, engine, residual, post)
 
         # array -> epilogue -> staging -> writer
         connect(m, job=array.drain, epilogue=post.job)
@@ -91,7 +94,7 @@ class Npu(wiring.Component):
                 writer.arena_bytes[s].eq(engine.arena_bytes[s]),
             ]
         self._connect_bus(m, arbiter, writer)
-        self._observe(m, bus, engine, weights, loader, arbiter, array, writer)
+        self._observe(m, bus, engine, weights, residual, loader, arbiter, array, writer)
         return m
 
     def _connect_host(self, m, bus, engine):
@@ -121,19 +124,21 @@ class Npu(wiring.Component):
                 engine.program_ops[i].eq(bus.program_ops[i]),
             ]
 
-    def _connect_reads(self, m, bus, engine, weights, loader, arbiter):
+    def _connect_reads(self, m, bus, engine, weights, residual, loader, arbiter):
         for client, block in (
             (isa.Client.WEIGHT, weights.client),
+            (isa.Client.RESIDUAL, residual.client),
             (isa.Client.STRIPE, loader.client),
             (isa.Client.DESCRIPTOR, engine.descriptor_client),
             (isa.Client.EXIT, engine.exit_client),
-        ):  # isa.Client.RESIDUAL is the place of the residual reader
+        ):
             connect(m, client=block, arbiter=arbiter.clients[client])
         for s in range(self.config.slots):
             m.d.comb += [
                 arbiter.arena_base[s].eq(engine.arena_base[s]),
                 arbiter.arena_bytes[s].eq(engine.arena_bytes[s]),
                 loader.arena_base[s].eq(engine.arena_base[s]),
+                residual.arena_base[s].eq(engine.arena_base[s]),
             ]
         for i in range(self.config.programs):
             m.d.comb += [
@@ -141,10 +146,10 @@ class Npu(wiring.Component):
                 arbiter.program_bytes[i].eq(bus.program_bytes[i]),
             ]
 
-    def _connect_tile(self, m, engine, weights, loader, array):
-        """The announced tile: to the stripe loader, the weight streamer and the array."""
+    def _connect_tile(self, m, engine, weights, residual, loader, array):
+        """The announced tile: to the loaders, the weight streamer and the array."""
         tile = engine.next_tile
-        for block in (weights, loader):
+        for block in (weights, residual, loader):
             m.d.comb += [
                 block.announce.eq(engine.announce),
                 block.revoke.eq(engine.revoke),
@@ -160,8 +165,8 @@ class Npu(wiring.Component):
             loader.half.eq(tile.half),
             loader.fragments.eq(engine.next_fragments),
             loader.program.eq(engine.next_program),
-            engine.drained.eq(loader.drained & weights.drained),
-            engine.loaded.eq(loader.loaded),
+            engine.drained.eq(loader.drained & residual.drained & weights.drained),
+            engine.loaded.eq(loader.loaded & residual.loaded),
             engine.waiting.eq(loader.waiting),
             engine.there_slot.eq(loader.there_slot),
             loader.done_pc.eq(engine.there_pc),
@@ -186,6 +191,33 @@ class Npu(wiring.Component):
         ]
         connect(m, streamer=weights.weights, array=array.weights)
 
+    def _connect_residual(self, m, engine, residual, post):
+        """Second operands: of the announced and of the running tile, into the epilogue's buffer."""
+        tile = engine.next_tile
+        m.d.comb += [
+            residual.layer.eq(engine.layer),
+            residual.log2_kr.eq(tile.log2_kr),
+            residual.fragments.eq(engine.next_fragments),
+            residual.program.eq(engine.next_program),
+            residual.context.eq(tile.context),
+            engine.residual_waiting.eq(residual.waiting),
+            engine.residual_there_slot.eq(residual.there_slot),
+            residual.done_pc.eq(engine.residual_there_pc),
+            residual.done_line.eq(engine.residual_there_line),
+            engine.residual_fragment_context.eq(residual.fragment_context),
+            engine.residual_fragment_index.eq(residual.fragment_index),
+            residual.fragment.eq(engine.residual_fragment),
+            engine.residual_fault.eq(residual.fault),
+            engine.residual_fault_code.eq(residual.fault_code),
+            post.residual_write.eq(residual.write),
+            post.residual_write_valid.eq(residual.write_valid),
+            post.residual_full.eq(residual.full),
+            residual.taken.eq(post.residual_taken),
+            residual.taken_half.eq(post.residual_taken_half),
+            residual.read.eq(post.residual_read),
+            residual.read_half.eq(post.residual_read_half),
+        ]
+
     def _connect_bus(self, m, arbiter, writer):
         """Reads and writes share nothing but the port."""
         mem = self.mem
@@ -194,7 +226,7 @@ class Npu(wiring.Component):
                 mine, theirs = getattr(mem, name), getattr(source, name)
                 m.d.comb += mine.eq(theirs) if member.flow == Out else theirs.eq(mine)
 
-    def _observe(self, m, bus, engine, weights, loader, arbiter, array, writer):
+    def _observe(self, m, bus, engine, weights, residual, loader, arbiter, array, writer):
         """Counters and traces."""
         causes, counts = bus.causes, bus.increments
         working = engine.busy
@@ -202,8 +234,8 @@ class Npu(wiring.Component):
             causes.array.eq(array.status.busy & ~array.status.vector),
             causes.vector.eq(array.status.busy & array.status.vector),
             causes.weights.eq(array.status.waiting_weights),
-            causes.activations.eq(engine.announced & ~loader.loaded & ~loader.waiting),
-            causes.dependency.eq(engine.announced & loader.waiting),
+            causes.activations.eq(engine.announced & Cat(~b.loaded & ~b.waiting for b in (loader, residual)).any()),
+            causes.dependency.eq(engine.announced & (loader.waiting | residual.waiting)),
             causes.output.eq(array.status.waiting_output | engine.blocked_output),
             causes.control.eq(working),
             counts.tiles.eq(engine.start),
@@ -211,6 +243,7 @@ class Npu(wiring.Component):
             counts.preemptions.eq(engine.preempted),
             counts.weight_beats.eq(weights.client.beat_valid),
             counts.stripe_beats.eq(loader.client.beat_valid),
+            counts.residual_beats.eq(residual.client.beat_valid),
             counts.descriptor_beats.eq(engine.descriptor_client.beat_valid),
             counts.exit_beats.eq(engine.exit_client.beat_valid),
             counts.write_beats.eq(writer.beat),

@@ -21,7 +21,7 @@ class Dealer(wiring.Component):
     inputs are in memory.
 
     Latency from ``go`` to ``done``: at most count + lines dealt + 2 per candidate + kr + 4 cycles, + 2 per rider of
-    lower priority and per line that it gets.
+    lower priority and per line that it gets (+ 4 with a residual addition).
 
     Members (beside those of the slots)
     -----------------------------------
@@ -121,18 +121,20 @@ class Dealer(wiring.Component):
             width.eq(Mux((layer.nseg != 1) & last_seg, remainder, layer.seg_w)),
         ]
 
-        # Input of line ``line``: rows up to row * sy - pad_top + kh - 1, inside the image
+        # Input of line ``line``: rows up to row * sy - pad_top + kh - 1, inside the image; of a second operand: row
+        operand = Signal()  # 0: the layer's input, 1: the second operand of its addition
         reach = Signal(signed(24))
         clipped = Signal(signed(24))
         needed = Signal(signed(24))  # last producer line that must be there
-        m.d.comb += clipped.eq(Mux(reach > layer.in_h, layer.in_h, reach))
+        m.d.comb += clipped.eq(Mux((reach > layer.in_h) & ~operand, layer.in_h, reach))
+        producer = Mux(operand, layer.res_producer, layer.producer)
         producer_pc = Signal(16)
         there = Signal()
         done_pc, done_line = Array(self.done_pc)[slot], Array(self.done_line)[slot]
         m.d.comb += [
-            producer_pc.eq(Cat(layer.producer[: isa.PC_INDEX_BITS], self.program)),
+            producer_pc.eq(Cat(producer[: isa.PC_INDEX_BITS], self.program)),
             there.eq(
-                (layer.producer == isa.NO_PRODUCER)
+                (producer == isa.NO_PRODUCER)
                 | (producer_pc < done_pc)
                 | ((producer_pc == done_pc) & (needed < done_line))
             ),
@@ -243,7 +245,7 @@ class Dealer(wiring.Component):
                         close_candidate()
                         m.next = "Flush"
                 with m.Elif(below):
-                    m.d.sync += reach.eq(row * layer.sy - layer.pad_top + layer.kh)
+                    m.d.sync += [reach.eq(row * layer.sy - layer.pad_top + layer.kh), operand.eq(0)]
                     m.next = "Reach"
                 with m.Else():
                     m.next = "Line"
@@ -252,11 +254,14 @@ class Dealer(wiring.Component):
                     )
 
             with m.State("Reach"):
-                m.d.sync += needed.eq(clipped * layer.producer_nseg - 1)
+                m.d.sync += needed.eq(clipped * Mux(operand, layer.res_producer_nseg, layer.producer_nseg) - 1)
                 m.next = "There"
 
             with m.State("There"):
-                with m.If(there):
+                with m.If(there & layer.residual & ~operand):
+                    m.d.sync += [reach.eq(row + 1), operand.eq(1)]
+                    m.next = "Reach"
+                with m.Elif(there):
                     m.next = "Line"
                     self._take_line(
                         m, fresh, held, holding, slot, sub, line, row, seg, used, stripe, cost, got, width, last_seg

@@ -1,9 +1,9 @@
 """Descriptors of the operations where slots stand: fetched once for all slots at a pc, checked, kept on chip."""
 
-from amaranth.hdl import Array, Cat, Module, Signal
+from amaranth.hdl import Array, C, Cat, Module, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from amaranth.utils import ceil_log2, exact_log2
+from amaranth.utils import ceil_log2
 
 from .. import isa
 from ..memory.burst_reader import BurstReader
@@ -110,10 +110,12 @@ class DescriptorCache(wiring.Component):
         failed, rejected, stale = Signal(), Signal(), Signal()
         program = self.fetch_pc[isa.PC_INDEX_BITS :]
         index = self.fetch_pc[: isa.PC_INDEX_BITS]
+        # index * DESCRIPTOR_BYTES without a multiplier
+        place = sum((index << k for k in range(16) if isa.DESCRIPTOR_BYTES >> k & 1), C(0))
         waiting = Cat(self.wanted[s] & (self.pc[s] == self.fetch_pc) for s in range(n))
         m.d.comb += [
             reader.request.p.addr.eq(
-                Array(self.program_base)[program] + (index << exact_log2(isa.DESCRIPTOR_BYTES)),
+                Array(self.program_base)[program] + place,
             ),
             reader.request.p.beats.eq(beats),
             reader.request.p.arena.eq(0),
@@ -126,7 +128,7 @@ class DescriptorCache(wiring.Component):
         ]
         with m.If(reader.beat_valid):
             m.d.sync += [
-                incoming[reader.offset[: exact_log2(beats)]].eq(reader.data),
+                incoming[reader.offset[: ceil_log2(beats)]].eq(reader.data),
                 failed.eq(failed | reader.error),
                 rejected.eq(rejected | reader.rejected),
             ]

@@ -23,7 +23,7 @@ class DescriptorCheck(wiring.Component):
     index, ops : place of the descriptor in its program and the program's number of operations
     """
 
-    LAYER_STEPS = 7
+    LAYER_STEPS = 8
     VARIANT_STEPS = 9
     CYCLES = LAYER_STEPS + isa.VARIANTS * VARIANT_STEPS + 2
 
@@ -147,7 +147,7 @@ class DescriptorCheck(wiring.Component):
         return (
             Cat(*(d[name] == 0 for name in positive.split())).any()
             | Cat(*(d[name][DIMENSION_BITS:].any() for name in dimensions)).any()
-            | d.residual
+            | (d.residual & self._breaks_residual_rule())
             | d.in_offset[:bus].any()
             | d.out_offset[:bus].any()
             | (d.seg_w > c.rows)
@@ -160,6 +160,21 @@ class DescriptorCheck(wiring.Component):
             | (d.padded_average & (~pools | ~d.average | (d.kh * d.kw > isa.RECIPROCAL_MAX)))
         )
 
+    def _breaks_residual_rule(self):
+        """Rules of a residual addition without products."""
+        d = self.descriptor
+        bus = exact_log2(self.config.bus_bytes)
+        reads_image = d.res_producer == isa.NO_PRODUCER
+        shifts = (d.add_left_shift, d.add_right_shift, d.add_shift)
+        return (
+            d.res_offset[:bus].any()
+            | (d.res_pixel_beats == 0)
+            | (d.out_channels > (d.res_pixel_beats << bus))
+            | (~reads_image & ((d.res_producer >= self.index) | (d.res_producer_nseg == 0)))
+            | Cat((shift > 0) | (shift < -31) for shift in shifts).any()
+            | (d.add_clamp_min > d.add_clamp_max)
+        )
+
     def _layer_steps(self):
         """(a, b, addend, relation, bound): a * b + addend <relation> bound."""
         d = self.descriptor
@@ -170,6 +185,7 @@ class DescriptorCheck(wiring.Component):
             (d.nseg, d.seg_w, 0, ">=", d.out_w),
             (d.in_w, d.in_pixel_beats, 0, "<=", d.in_line_beats),
             (d.out_w, d.out_pixel_beats, 0, "<=", d.out_line_beats),
+            (d.out_w, Mux(d.residual, d.res_pixel_beats, 0), 0, "<=", d.res_line_beats),
             (d.stripe_pixels, d.in_pixel_beats, 0, "<=", d.stripe_line_beats),
             # a stripe line holds the whole row, or the window of a segment
             (Mux(whole, d.in_w, d.seg_w - 1), Mux(whole, 1, d.sx), Mux(whole, 0, d.kw), "<=", d.stripe_pixels),

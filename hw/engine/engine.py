@@ -75,7 +75,7 @@ class Engine(wiring.Component):
                 "next_program": Out(2),
                 "next_weights": Out(32),
                 "next_weight_beats": Out(22),
-                # stripe loader and weight streamer
+                # the loaders and the weight streamer; loaded, drained: all of them
                 "loaded": In(1),
                 "drained": In(1),
                 "waiting": In(1),
@@ -86,6 +86,16 @@ class Engine(wiring.Component):
                 "load_fragment": Out(lay.fragment),
                 "load_fault": In(n),
                 "load_fault_code": In(4),
+                # residual loader
+                "residual_there_slot": In(slot),
+                "residual_there_pc": Out(16),
+                "residual_there_line": Out(16),
+                "residual_waiting": In(1),
+                "residual_fragment_context": In(lay.context),
+                "residual_fragment_index": In(lay.fragment_index),
+                "residual_fragment": Out(lay.fragment),
+                "residual_fault": In(n),
+                "residual_fault_code": In(4),
                 "weight_error": In(1),
                 "weight_error_next": In(1),
                 "weight_error_code": In(4),
@@ -130,15 +140,19 @@ class Engine(wiring.Component):
         config, slots, lay = self.config, self.slots, self.layouts
         for s in range(config.slots):
             m.d.comb += [self.arena_base[s].eq(slots.arena_base[s]), self.arena_bytes[s].eq(slots.arena_bytes[s])]
-        dead = slots.ending.bit_select(self.there_slot, 1)
-        m.d.comb += [
-            self.there_pc.eq(Mux(dead, _DEAD, slots.done_pc[self.there_slot])),
-            self.there_line.eq(Mux(dead, _DEAD, slots.done_line[self.there_slot])),
-        ]
+        for slot, pc, line in (
+            (self.there_slot, self.there_pc, self.there_line),
+            (self.residual_there_slot, self.residual_there_pc, self.residual_there_line),
+        ):
+            dead = slots.ending.bit_select(slot, 1)
+            m.d.comb += [
+                pc.eq(Mux(dead, _DEAD, slots.done_pc[slot])),
+                line.eq(Mux(dead, _DEAD, slots.done_line[slot])),
+            ]
         lists = 1 << (lay.context + lay.fragment_index)
         m.submodules.fragments = fragments = memory.Memory(shape=lay.fragment, depth=lists, init=[])
         self.fragment_write = fragments.write_port()
-        load, write, undo = (fragments.read_port(domain="comb") for _ in range(3))
+        load, write, undo, residual = (fragments.read_port(domain="comb") for _ in range(4))
         self.context = Signal(lay.context)  # of the next tile to be dealt
         self.undo_index = Signal(lay.fragment_index)
         self.undo_fragment = undo.data
@@ -148,6 +162,8 @@ class Engine(wiring.Component):
             write.addr.eq(Cat(self.write_fragment_index, self.write_fragment_context)),
             self.write_fragment.eq(write.data),
             undo.addr.eq(Cat(self.undo_index, self.context)),
+            residual.addr.eq(Cat(self.residual_fragment_index, self.residual_fragment_context)),
+            self.residual_fragment.eq(residual.data),
         ]
         m.submodules.tags = tags = memory.Memory(shape=32, depth=config.slots, init=[])
         self.tag_write = tags.write_port()
@@ -268,15 +284,21 @@ class Engine(wiring.Component):
         slots, n = self.slots, self.config.slots
         weight_mask = Mux(self.weight_error_next, self.members, self.running_members)
         # An input that no started tile will write never comes: the descriptor names a wrong producer.
-        self.hopeless = Signal(3)
-        stuck = self.waiting & ~slots.writing.bit_select(self.there_slot, 1) & ~self.write_event.valid
-        m.d.sync += self.hopeless.eq(Mux(stuck, self.hopeless + 1, 0))
-        hopeless = Mux(self.hopeless == 7, 1 << self.there_slot, 0)[:n]
+        hopeless = []
+        for name, waiting, slot in (
+            ("stripe_stuck", self.waiting, self.there_slot),
+            ("residual_stuck", self.residual_waiting, self.residual_there_slot),
+        ):
+            cycles = Signal(3, name=name)
+            stuck = waiting & ~slots.writing.bit_select(slot, 1) & ~self.write_event.valid
+            m.d.sync += cycles.eq(Mux(stuck, cycles + 1, 0))
+            hopeless.append((Mux(cycles == 7, 1 << slot, 0)[:n], Const(isa.Code.DESCRIPTOR, 4)))
         sources = (
             (self.load_fault, self.load_fault_code),
+            (self.residual_fault, self.residual_fault_code),
             (self.cache.fault, self.cache.fault_code),
             (Mux(self.weight_error, weight_mask, 0), self.weight_error_code),
-            (hopeless, Const(isa.Code.DESCRIPTOR, 4)),
+            *hopeless,
         )
         for s in range(n):
             for mask, code in sources:

@@ -4,6 +4,7 @@ from amaranth.hdl import Array, Mux, Signal
 from amaranth.utils import exact_log2
 
 from .. import isa
+from ..tile import ADDITION_FIELDS
 
 __all__ = ["connect_tile"]
 
@@ -59,9 +60,10 @@ def connect_tile(m, engine):
             p[name].eq(layer[name])
             for name in (
                 "out_channels out_zero clamp_min clamp_max single_rounding average padded_average "
-                "bias multiplier shift chunk_beats"
+                "bias multiplier shift chunk_beats residual"
             ).split()
         ),
+        *(p[f.name].eq(layer[f.name]) for f in ADDITION_FIELDS),
     ]
     w = engine.write.p
     m.d.comb += [

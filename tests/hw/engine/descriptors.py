@@ -23,7 +23,7 @@ LAST_INDEX = (1 << isa.PC_INDEX_BITS) - 1
 
 
 def to_bytes(fields):
-    """The 128 bytes of a descriptor."""
+    """The bytes of a descriptor."""
     words = isa.encode(DESCRIPTOR_FIELDS, fields, isa.DESCRIPTOR_WORDS, "descriptor")
     return b"".join(word.to_bytes(4, "little") for word in words)
 
@@ -69,7 +69,7 @@ def broken_rule(config, d, index, ops):
         "counted": all(d[name] for name in counted),
         "image": max(d[name] for name in ("in_w", "in_h", "out_w", "out_h")) <= 4095,
         "pixel words": d["in_pixel_beats"] * config.words_per_beat < 1024,
-        "residual": not d["residual"],
+        "residual": not d["residual"] or _legal_residual(config, d, index),
         "clamp": d["clamp_min"] <= d["clamp_max"],
         "padded": not d["padded_average"] or (pool and d["average"] and d["kh"] * d["kw"] <= isa.RECIPROCAL_MAX),
         "alignment": d["in_offset"] % bus == 0 and d["out_offset"] % bus == 0,
@@ -88,6 +88,18 @@ def broken_rule(config, d, index, ops):
         if not kept:
             return name
     return next((rule for v in range(VARIANTS) if (rule := _broken_variant(config, d, v, pool))), None)
+
+
+def _legal_residual(config, d, index):
+    bus = config.bus_bytes
+    return (
+        d["res_offset"] % bus == 0
+        and 0 < d["out_w"] * d["res_pixel_beats"] <= d["res_line_beats"]
+        and d["out_channels"] <= bus * d["res_pixel_beats"]
+        and (d["res_producer"] == NO_PRODUCER or (d["res_producer"] < index and d["res_producer_nseg"] > 0))
+        and all(-31 <= d[f"add_{which}shift"] <= 0 for which in ("left_", "right_", ""))
+        and d["add_clamp_min"] <= d["add_clamp_max"]
+    )
 
 
 def _broken_variant(config, d, v, pool):
@@ -122,7 +134,18 @@ def breaches(config, d, index):
     yield from ((f"{name} is 4096", {name: 4096}) for name in ("in_w", "in_h", "out_w", "out_h"))
     yield "op", {"op": 5}
     yield "pixel words", {"in_pixel_beats": 1024 // config.words_per_beat}
-    yield "residual", {"residual": 1}
+    yield "residual of no pixels", {"residual": 1, "res_pixel_beats": 0}
+    if d["residual"]:
+        yield "res_offset", {"res_offset": d["res_offset"] + bus // 2}
+        yield "residual rows overlap", {"res_line_beats": d["out_w"] * d["res_pixel_beats"] - 1}
+        few = (d["out_channels"] - 1) // bus
+        yield "residual channels", {"res_pixel_beats": few, "out_channels": few * bus + 1}
+        yield "res_producer", {"res_producer": index, "res_producer_nseg": 1}
+        yield "res_producer_nseg", {"res_producer": 0, "res_producer_nseg": 0}
+        yield from (
+            (f"add_{which}shift", {f"add_{which}shift": n}) for which in ("left_", "right_", "") for n in (1, -32)
+        )
+        yield "add clamp", {"add_clamp_min": 1, "add_clamp_max": 0}
     yield "clamp", {"clamp_min": 5, "clamp_max": 4}
     yield "padded without average", {"op": Op.POOL, "average": 0, "padded_average": 1}
     yield "in_offset", {"in_offset": d["in_offset"] + bus // 2}
@@ -227,6 +250,8 @@ def layer_fields(rng, config, layer, index):
         "bias": rng.randint(-1 << 31, (1 << 31) - 1), "multiplier": rng.getrandbits(32),
         "shift": rng.randint(-128, 127),
     }  # fmt: skip
+    if layer.residual is not None:
+        d |= _residual_fields(rng, config, d, layer.residual)
     for v, variant in enumerate(used):
         d |= {
             f"log2_kr{v}": kr[v].bit_length() - 1,
@@ -240,6 +265,19 @@ def layer_fields(rng, config, layer, index):
     rule = broken_rule(config, d, index, 1 << isa.PC_INDEX_BITS)
     assert rule is None, f"the test's own descriptor breaks {rule}: {d}"
     return d
+
+
+def _residual_fields(rng, config, d, residual):
+    """Fields of a legal residual addition; ``residual``: producer and its lines per row."""
+    pixel = ceil(d["out_channels"] / config.bus_bytes) + rng.choice([0, 0, 1])
+    low = rng.randint(-128, 127)
+    fields = {"residual": 1, "res_offset": _aligned(rng, config.bus_bytes), "res_pixel_beats": pixel}
+    fields |= {"res_line_beats": d["out_w"] * pixel + rng.randint(0, 2)}
+    fields |= {"res_producer": residual[0], "res_producer_nseg": residual[1]}
+    fields |= {"add_zero": rng.randint(-128, 127), "add_clamp_min": low, "add_clamp_max": rng.randint(low, 127)}
+    for which in ("left_", "right_", ""):
+        fields |= {f"add_{which}multiplier": rng.getrandbits(31), f"add_{which}shift": rng.randint(-31, 0)}
+    return fields | {f"add_{side}_zero": rng.randint(-128, 127) for side in ("left", "right")}
 
 
 def exit_fields(rng, config, exit, last, classes=None, table=None):

@@ -5,6 +5,7 @@ afterwards. Times, stalls and errors are random.
 """
 
 from collections import deque
+from dataclasses import dataclass, field
 
 from fluidnpu.hw import isa
 from fluidnpu.hw.isa import LIMIT_ALWAYS, Code, Opcode, Status, make_pc
@@ -147,14 +148,38 @@ class Host:
         self.pops.clear()
 
 
+@dataclass(eq=False)
+class _Reads:
+    """One kind of reads: its error code, the engine's ports, and rows (slot, last producer line or None) to come."""
+
+    code: Code
+    there_slot: object
+    there_pc: object
+    there_line: object
+    waiting: object
+    fault: object
+    fault_code: object
+    rows: deque = field(default_factory=deque)
+
+
 class Loader:
-    """Stripe loader and weight streamer: loads the announced tile's rows in order, each when it is there."""
+    """The loaders and the weight streamer: input rows and rows of second operands, each kind in order, when there."""
 
     def __init__(self, bench, latency, errors):
         self.bench, self.rng = bench, bench.rng
         self.latency, self.errors = latency, errors
-        self.rows = deque()  # (slot, position of the last producer line or None)
-        self.in_flight = deque()  # (cycle, slot)
+        engine = bench.engine
+        self.kinds = [
+            _Reads(
+                Code.STRIPE_READ, engine.there_slot, engine.there_pc, engine.there_line, engine.waiting,
+                engine.load_fault, engine.load_fault_code,
+            ),
+            _Reads(
+                Code.RESIDUAL_READ, engine.residual_there_slot, engine.residual_there_pc, engine.residual_there_line,
+                engine.residual_waiting, engine.residual_fault, engine.residual_fault_code,
+            ),
+        ]  # fmt: skip
+        self.in_flight = deque()  # (cycle, slot, kind)
         self.dropped = deque()
         self.loaded = False
         self.active = False  # there is an announced tile
@@ -164,10 +189,18 @@ class Loader:
         self.drain_at = 0
         self.dropping = False
 
+    @property
+    def left(self):
+        """Rows of the announced tile that were not asked for."""
+        return sum(len(kind.rows) for kind in self.kinds)
+
     def announced(self, tile, layer, program):
         """Take over a tile of the model's."""
+        stripes, residuals = self.kinds
         for f in tile.fragments:
-            self.rows += [(f.slot, layer.row_position(program, row)) for row in layer.stripe_rows(f)]
+            stripes.rows += [(f.slot, layer.row_position(program, row)) for row in layer.stripe_rows(f)]
+            lines = range(f.first, f.first + f.lines) if layer.residual else ()
+            residuals.rows += [(f.slot, layer.residual_position(program, line)) for line in lines]
         now = self.bench.cycle
         self.weights = now + self.rng.randint(1, 40) if self.rng.random() < self.errors * 4 else None
         self.begin_at = now + self.rng.choice([1, 8])
@@ -175,7 +208,8 @@ class Loader:
 
     def revoked(self):
         self.dropped, self.in_flight = self.in_flight, deque()
-        self.rows.clear()
+        for kind in self.kinds:
+            kind.rows.clear()
         self.active, self.loaded, self.dropping = False, False, True
         self.drain_at = self.bench.cycle + self.rng.choice([1, 1, 5])
 
@@ -185,34 +219,37 @@ class Loader:
 
     def drive(self, ctx, pins):
         bench, rng, engine, now = self.bench, self.rng, self.bench.engine, self.bench.cycle
-        waiting = False
-        if self.active and self.rows and now >= self.begin_at and len(self.in_flight) < 8:
-            slot, position = self.rows[0]
-            pins.set(ctx, engine.there_slot, slot)
-            there = position is None or position < (ctx.get(engine.there_pc), ctx.get(engine.there_line))
-            assert there == bench.model.there(slot, position), f"slot {slot}: {position} there? {there}"
-            waiting = not there
-            if there and rng.random() < 0.8:
-                self.rows.popleft()
-                bench.check_row(slot, position)
-                last = self.in_flight[-1][0] if self.in_flight else 0
-                self.in_flight.append((max(last + 1, now + rng.randint(1, self.latency)), slot))
-        faults, code = 0, Code.STRIPE_READ
+        for kind in self.kinds:
+            waiting = False
+            if self.active and kind.rows and now >= self.begin_at and len(self.in_flight) < 8:
+                slot, position = kind.rows[0]
+                pins.set(ctx, kind.there_slot, slot)
+                there = position is None or position < (ctx.get(kind.there_pc), ctx.get(kind.there_line))
+                assert there == bench.model.there(slot, position), f"slot {slot}: {position} there? {there}"
+                waiting = not there
+                if there and rng.random() < 0.8:
+                    kind.rows.popleft()
+                    bench.check_row(slot, position)
+                    last = self.in_flight[-1][0] if self.in_flight else 0
+                    self.in_flight.append((max(last + 1, now + rng.randint(1, self.latency)), slot, kind))
+            pins.set(ctx, kind.waiting, int(waiting))
+        faults = dict.fromkeys(self.kinds, (0, 0))
         for reads in (self.dropped, self.in_flight):
-            if reads and reads[0][0] <= now and not faults:
-                _, slot = reads.popleft()
+            if reads and reads[0][0] <= now and not any(mask for mask, _ in faults.values()):
+                _, slot, kind = reads.popleft()
                 if rng.random() < self.errors:
-                    faults, code = 1 << slot, rng.choice([Code.STRIPE_READ, Code.ADDRESS])
+                    code = rng.choice([kind.code, Code.ADDRESS])
+                    faults[kind] = 1 << slot, code
                     bench.inject([slot], code)
-        if self.active and not self.rows and not self.in_flight and now >= self.begin_at:
+        for kind, (mask, code) in faults.items():
+            pins.set(ctx, kind.fault, mask)
+            pins.set(ctx, kind.fault_code, int(code))
+        if self.active and not self.left and not self.in_flight and now >= self.begin_at:
             self.loaded = True
         if self.dropping and not self.dropped and now >= self.drain_at:
             self.dropping, self.weights = False, None
-        pins.set(ctx, engine.waiting, int(waiting))
         pins.set(ctx, engine.loaded, int(self.loaded))
         pins.set(ctx, engine.drained, int(not self.dropping))
-        pins.set(ctx, engine.load_fault, faults)
-        pins.set(ctx, engine.load_fault_code, int(code))
         self.weight_errors(ctx, pins, now)
 
     def weight_errors(self, ctx, pins, now):

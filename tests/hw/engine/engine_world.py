@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 from fluidnpu.hw import isa
 from fluidnpu.hw.isa import DESCRIPTOR_BYTES, EXIT_TABLE_BYTES, PC_INDEX_BITS
+from fluidnpu.hw.tile import ADDITION_FIELDS
 from fluidnpu.nn.exits import exit_table, top_and_spread
 from fluidnpu.sim.engine_layers import Exit, Layer
 from fluidnpu.sim.engine_oracle import random_program
@@ -135,6 +136,7 @@ def tile_payloads(config, tile, d):
     array |= {"line_words": d["stripe_line_beats"] * wpb // kd}
     post = stack | take("out_channels out_zero clamp_min clamp_max single_rounding average padded_average chunk_beats")
     post |= take("bias multiplier shift") | {"sub_rows": rows + none, "pool": d["op"] == isa.Op.POOL}
+    post |= take("residual " + " ".join(f.name for f in ADDITION_FIELDS))
     write = take("lines nseg seg_w out_w out_offset out_line_beats out_pixel_beats out_channels chunk_beats")
     write |= {"pc": tile.pc, "fragments": len(tile.fragments)}
     return array, post, write

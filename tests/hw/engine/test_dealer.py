@@ -34,6 +34,8 @@ class Case:
         values = {name: getattr(layer, name) for name in ("lines", "in_h", "kh", "sy", "pad_top", "nseg")}
         values |= {"producer": layer.producer, "producer_nseg": layer.producer_nseg}
         values |= {"seg_w": self.seg_w, "out_w": self.out_w}
+        if layer.residual is not None:
+            values |= {"residual": 1, "res_producer": layer.residual[0], "res_producer_nseg": layer.residual[1]}
         values["vsel"] = sum(v << 2 * n for n, v in enumerate(layer.vsel))
         for v, variant in enumerate(layer.variants):
             values |= {
@@ -58,9 +60,10 @@ def random_layer(rng, config):
         for _ in range(VARIANTS)
     )
     producer = rng.choice([NO_PRODUCER, 0, 5, 0x3FFE])
+    residual = rng.choice([None, None, None, (NO_PRODUCER, 1), (producer & 0x3FFE, 1), (0, 2), (5, 3)])
     return Layer(
         rows * nseg, rng.choice([1, rows, 4095]), kh, rng.choice([1, 1, 2, 3, 255]), rng.choice([0, 0, 1, kh - 1, 255]),
-        nseg, producer, rng.choice([1, 1, 2, 3]), variants, tuple(rng.randrange(VARIANTS) for _ in range(16)),
+        nseg, producer, rng.choice([1, 1, 2, 3]), variants, tuple(rng.randrange(VARIANTS) for _ in range(16)), residual,
     )  # fmt: skip
 
 
@@ -96,14 +99,19 @@ def random_case(rng, config):
 def available(case, s):
     """Lines of candidate ``s`` that may be dealt, from single input rows."""
     layer, count = case.layer, 0
-    if case.priority[s] >= case.priority[case.leader] or layer.producer == NO_PRODUCER:
+    if case.priority[s] >= case.priority[case.leader]:
         return layer.lines - case.line[s]
     for line in range(case.line[s], layer.lines):
         # padding below the image is clipped; a window above the image still asks for the rows up to its end
-        last = min(layer.in_h - 1, line // layer.nseg * layer.sy - layer.pad_top + layer.kh - 1)
-        producer = case.program << PC_INDEX_BITS | layer.producer
-        if (producer, (last + 1) * layer.producer_nseg - 1) >= case.done[s]:
-            break
+        row = line // layer.nseg
+        last = min(layer.in_h - 1, row * layer.sy - layer.pad_top + layer.kh - 1)
+        reads = [(last, layer.producer, layer.producer_nseg)]
+        if layer.residual is not None:
+            reads.append((row, *layer.residual))
+        for row, producer, nseg in reads:
+            position = case.program << PC_INDEX_BITS | producer, (row + 1) * nseg - 1
+            if producer != NO_PRODUCER and position >= case.done[s]:
+                return count
         count += 1
     return count
 
@@ -141,7 +149,8 @@ def expected(case):
     }
     below = {s for s in candidates if case.priority[s] < case.priority[case.leader]}
     late = sum(f.lines for _, f in flat if f.slot in below)
-    bound = len(case.order) + sum(lines) + 2 * len(candidates) + variant.kr + 4 + 2 * (late + len(below))
+    checks = 2 if layer.residual is None else 4  # cycles of a look whether the inputs are there
+    bound = len(case.order) + sum(lines) + 2 * len(candidates) + variant.kr + 4 + checks * (late + len(below))
     return fragments, issued, outputs, bound
 
 
@@ -198,7 +207,7 @@ def test_random(slots, max_stack, max_lines, rows):
     seen = {"late": 0, "stripes": 0, "split": 0, "complete": 0, "bound": 0}
 
     async def bench(ctx):
-        for number in range(200):
+        for number in range(300):
             case = random_case(rng, config)
             while not available(case, case.leader):
                 case = random_case(rng, config)

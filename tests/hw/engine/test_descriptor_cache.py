@@ -149,7 +149,8 @@ def test_random(slots, latency, rate):
     memory = ClientMemory(config, cache.client, programs.read, legal=programs.legal, failing=programs.failing,
                           latency=latency, rate=rate, seed=seed)  # fmt: skip
     # A visit of every slot per fetch of every other one
-    patience = (slots + 1) * (latency + 16 / rate * 3 + DescriptorCheck.CYCLES + slots + 20)
+    beats = DESCRIPTOR_BYTES // config.bus_bytes
+    patience = (slots + 1) * (latency + beats / rate * 3 + DescriptorCheck.CYCLES + slots + 20)
     forgets = 0
 
     async def bench(ctx):
@@ -157,7 +158,7 @@ def test_random(slots, latency, rate):
         for n in range(config.programs):
             ctx.set(cache.program_base[n], programs.base[n])
             ctx.set(cache.program_ops[n], OPS)
-        for cycle in range(3000):
+        for cycle in range(4000):
             # A program moves: nothing that was read before may be found.
             forgotten = set()
             if rng.random() < 0.002:

@@ -65,6 +65,8 @@ def random_layers(rng, config, count):
             if isinstance(op, Layer):
                 if op.producer != isa.NO_PRODUCER:
                     op = replace(op, producer=rng.randrange(INDEX))
+                if op.residual is not None and op.residual[0] != isa.NO_PRODUCER:
+                    op = replace(op, residual=(rng.randrange(INDEX), op.residual[1]))
                 layers.append(layer_fields(rng, config, op, INDEX))
     return layers[:count]
 
@@ -103,6 +105,8 @@ def test_every_rule(name):
         lambda d: d["op"] == Op.CONV and d["nseg"] == 1,
         lambda d: d["op"] == Op.CONV and d["nseg"] > 1,
         lambda d: d["op"] == Op.POOL and d["kh"] * d["kw"] <= 256,
+        lambda d: d["op"] == Op.CONV and d["residual"],
+        lambda d: d["op"] == Op.POOL and d["residual"],
     )]  # fmt: skip
     named = []
     for d in picked:
