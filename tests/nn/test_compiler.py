@@ -42,7 +42,9 @@ def network(width=6):
 
 
 def descriptors(program):
-    words = np.frombuffer(program.region[: len(program.ops) * isa.DESCRIPTOR_BYTES], "<u4").reshape(-1, 32)
+    words = np.frombuffer(program.region[: len(program.ops) * isa.DESCRIPTOR_BYTES], "<u4").reshape(
+        -1, isa.DESCRIPTOR_WORDS
+    )
     return [isa.decode(isa.DESCRIPTOR_FIELDS, w) for w in words]
 
 
