@@ -21,7 +21,7 @@ __all__ = ["World", "simulate"]
 
 ARENA_BYTES = 4096
 SPREAD_ONE = 1 << 16  # S of a certain decision
-READS = (Code.STRIPE_READ, Code.RESIDUAL_READ)  # what a tile reads before it starts, by the code of an error
+READS = (Code.STRIPE_READ, Code.RESIDUAL_READ)  # kinds of reads of a dealt tile, by the code of an error
 MOST_CYCLES = 10_000_000  # far beyond any legal run: a live lock
 
 
@@ -39,8 +39,7 @@ class World:
     def __init__(self, seed, samples=10, rigid=None, unstacked=None, strict=None, errors=None):
         self.rng = rng = random.Random(seed)
         self.strict = rng.random() < 0.5 if strict is None else strict
-        rigid = rng.random() < 0.2 if rigid is None else rigid
-        unstacked = rng.random() < 0.2 if unstacked is None else unstacked
+        rigid, unstacked = (rng.random() < 0.2 if mode is None else mode for mode in (rigid, unstacked))
         self.errors = rng.choice([0, 0, 0, 0.002, 0.01]) if errors is None else errors
         config = replace(
             get_config("tiny"),
@@ -59,15 +58,12 @@ class World:
         self.gaps = rng.choice([(0, 1), (0, 1, 20), (1, 20, 200)])  # cycles between commands
         self.ranks = rng.choice([(1,), (1, 1, 1, 2), range(4), range(256)])  # priorities
         self.chatter = rng.choice([0.1, 0.5, 2.0])  # other commands per ADMIT
-        self.now = 0
+        self.now = self.sequence = 0
         self.events = []
-        self.sequence = 0
         self.queue = deque()
-        self.host_done = False
-        self.array_free = True
+        self.host_done, self.array_free = False, True
         self.reads = {code: deque() for code in READS}  # (slot, row or line) of the dealt tile, not issued
-        self.in_flight = 0
-        self.last_read = self.last_write = 0
+        self.in_flight = self.last_read = self.last_write = 0
         self.overtaken = Counter()
         self.tags = {}
         self.posted_tags = set()
@@ -240,8 +236,7 @@ class World:
     def do_revoke(self):
         self.model.revoke()
         self.stats.revocations += 1
-        for reads in self.reads.values():
-            reads.clear()
+        self.reads = {code: deque() for code in READS}
         if not self.in_flight:
             self.after(1, self.model.drained)
 
@@ -257,9 +252,8 @@ class World:
         self.oracle.dealt(tile, able, self.model.config, self.model.unstacked)
         layer = self.oracle.op(tile.pc)
         self.reads[Code.STRIPE_READ].extend((f.slot, row) for f in tile.fragments for row in layer.stripe_rows(f))
-        if layer.residual is not None:
-            lines = ((f.slot, f.first + n) for f in tile.fragments for n in range(f.lines))
-            self.reads[Code.RESIDUAL_READ].extend(lines)
+        lines = [(f.slot, f.first + n) for f in tile.fragments for n in range(f.lines)]
+        self.reads[Code.RESIDUAL_READ].extend(lines if layer.residual else ())
         if self.rng.random() < self.errors:
             self.model.memory_error(Code.WEIGHT_READ, tile.members)
 
@@ -269,14 +263,13 @@ class World:
         for code, reads in self.reads.items():
             stripe = code == Code.STRIPE_READ
             while tile is not None and reads and self.in_flight < 8:
-                s, place = reads[0]
-                layer, program = self.oracle.op(tile.pc), tile.pc >> PC_INDEX_BITS
-                position = (layer.row_position if stripe else layer.residual_position)(program, place)
+                (s, place), layer = reads[0], self.oracle.op(tile.pc)
+                position = (layer.row_position if stripe else layer.residual_position)(tile.pc >> PC_INDEX_BITS, place)
                 if not self.model.there(s, position):
                     break
                 written = self.oracle.row_written if stripe else self.oracle.residual_written
-                legal = self.model.slots[s].ending or written(s, tile.pc, place)
-                require(legal, f"slot {s}, pc {tile.pc}: {code.name} of {place} unwritten")
+                ok = self.model.slots[s].ending or written(s, tile.pc, place)
+                require(ok, f"slot {s}, pc {tile.pc}: {code.name} of {place} unwritten")
                 reads.popleft()
                 self.in_flight += 1
                 self.last_read = max(self.last_read, self.now + self.delay())
