@@ -11,7 +11,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-__all__ = ["RANGES", "Op", "Tensor", "TfliteBuilder"]
+__all__ = ["RANGES", "AlignedBuffer", "Op", "Tensor", "TfliteBuilder"]
 
 Op = schema.BuiltinOperator
 OptionsKind = schema.BuiltinOptions
@@ -51,7 +51,7 @@ class Tensor:
     name: str
 
 
-class _AlignedBuffer(schema.BufferT):
+class AlignedBuffer(schema.BufferT):
     """A constant whose bytes start at a multiple of 16: the object API itself ignores the schema's force_align."""
 
     def Pack(self, builder):
@@ -115,7 +115,7 @@ class TfliteBuilder:
 
     def _constant(self, name: str, array: np.ndarray, scale=None, axis: int = 0, zero_point: int = 0) -> int:
         data = array.astype(array.dtype.newbyteorder("<")).tobytes()
-        self._buffers.append(_AlignedBuffer(data=data))
+        self._buffers.append(AlignedBuffer(data=data))
         zeros = None if scale is None else [zero_point] * len(scale)
         return self._tensor(name, array.shape, array.dtype.name, scale, zeros, axis, len(self._buffers) - 1)
 
@@ -153,7 +153,7 @@ class TfliteBuilder:
         kind = "NONE" if options is None else type(options).__name__.removesuffix("T")
         self._operators.append(
             schema.OperatorT(
-                opcodeIndex=self._codes.setdefault(key, len(self._codes)),
+                opcodeIndex=self._code_index(key),
                 inputs=inputs,
                 outputs=[output.index],
                 builtinOptionsType=getattr(OptionsKind, kind),
@@ -161,6 +161,10 @@ class TfliteBuilder:
             )
         )
         return output
+
+    def _code_index(self, key: tuple[int, int]) -> int:
+        """Index of (operator, version) among the file's operator codes."""
+        return self._codes.setdefault(key, len(self._codes))
 
     def _name(self, given: str | None, operator: str) -> str:
         return given or f"{operator}_{len(self._operators)}"

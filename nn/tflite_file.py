@@ -65,8 +65,8 @@ class Operator:
 class TfliteFile:
     """One .tflite file with one subgraph.
 
-    Parameters: ``data``, the bytes; ``name``, what errors call the file. Members: ``operators``, ``inputs`` and
-    ``outputs``. Raises UnsupportedNetwork for anything that is not a whole, sane .tflite file.
+    Parameters: ``data``, the bytes; ``name``, what errors call the file. Members: ``tensors``, ``operators``,
+    ``inputs`` and ``outputs``. Raises UnsupportedNetwork for anything that is not a whole, sane .tflite file.
     """
 
     def __init__(self, data: bytes, name: str):
@@ -87,7 +87,7 @@ class TfliteFile:
             self.fail(f"{len(model.subgraphs or ())} subgraphs", "1 subgraph")
         graph = model.subgraphs[0]
         self._buffers = model.buffers or []
-        self._tensors = [self._tensor(i, t) for i, t in enumerate(graph.tensors or [])]
+        self.tensors = [self._tensor(i, t) for i, t in enumerate(graph.tensors or [])]
         self.inputs = self._select(graph.inputs, "input of the network")
         self.outputs = self._select(graph.outputs, "output of the network")
         self.operators = [self._operator(i, op, model.operatorCodes) for i, op in enumerate(graph.operators or [])]
@@ -113,10 +113,10 @@ class TfliteFile:
         for i in () if indices is None else indices:
             if optional and i == -1:
                 selected.append(None)
-            elif 0 <= i < len(self._tensors):
-                selected.append(self._tensors[i])
+            elif 0 <= i < len(self.tensors):
+                selected.append(self.tensors[i])
             else:
-                self.fail(f"{what} is tensor {i} of {len(self._tensors)}", "whole .tflite files")
+                self.fail(f"{what} is tensor {i} of {len(self.tensors)}", "whole .tflite files")
         return tuple(selected)
 
     def _operator(self, index: int, op: schema.OperatorT, codes: list) -> Operator:

@@ -18,7 +18,7 @@ import math
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from .tflite_builder import Op, Tensor, TfliteBuilder
+from .tflite_builder import RANGES, Op, Tensor, TfliteBuilder
 
 __all__ = ["Tensor", "TfliteWriter", "quantise_weights"]
 
@@ -31,7 +31,7 @@ PADDINGS = {"SAME": schema.Padding.SAME, "VALID": schema.Padding.VALID}
 RELUS = {"RELU": Op.RELU, "RELU6": Op.RELU6, "RELU_N1_TO_1": Op.RELU_N1_TO_1}
 FULLY_CONNECTED_PER_CHANNEL = 12
 
-SOFTMAX_SCALE, SOFTMAX_ZERO_POINT = 1 / 256, -128  # the only output quantisation int8 SOFTMAX has
+SOFTMAX_SCALE = 1 / 256  # with the least value as zero point the only output quantisation that SOFTMAX has
 
 
 def quantise_weights(weights: np.ndarray, axis: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -195,8 +195,8 @@ class TfliteWriter(TfliteBuilder):
         return self.reshape(x, (x.shape[0], math.prod(x.shape[1:])), name=name)
 
     def softmax(self, x: Tensor, *, beta: float = 1.0, name=None) -> Tensor:
-        """SOFTMAX over the last axis; output scale 1/256, zero point -128."""
-        output = self._activation(self._name(name, "softmax"), x.shape, SOFTMAX_SCALE, SOFTMAX_ZERO_POINT)
+        """SOFTMAX over the last axis; output scale 1/256, zero point -128 (uint8: 0)."""
+        output = self._activation(self._name(name, "softmax"), x.shape, SOFTMAX_SCALE, RANGES[self.dtype][0])
         return self._operator(Op.SOFTMAX, [x.index], output, schema.SoftmaxOptionsT(beta=beta))
 
 

@@ -9,7 +9,6 @@ per tensor, activation ranges from views of training digits. Evaluation runs the
 applies the exit rule to the int8 logits in front of each SOFTMAX.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +16,7 @@ from typing import Annotated
 import numpy as np
 import typer
 from fluidnpu.nn.digits_data import Views, held_out_views, load_digit_images, make_views, split_digits
+from fluidnpu.nn.intervals import wilson_interval
 from fluidnpu.nn.tflite_writer import TfliteWriter, quantise_weights
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
     "macs_to_exit",
     "report",
     "train",
-    "wilson_interval",
 ]
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -251,14 +250,6 @@ def exit_logits(model: Path | str, inputs: np.ndarray) -> list[np.ndarray]:
         values = np.array([row[i] for row in rows], np.float64)
         result.append((values - quantization.zeroPoint[0]) * quantization.scale[0])
     return result
-
-
-def wilson_interval(right: int, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson score interval of a proportion (Wilson 1927), 95 % by default."""
-    share = right / count
-    centre = share + z * z / (2 * count)
-    spread = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return (centre - spread) / (1 + z * z / count), (centre + spread) / (1 + z * z / count)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import typer
 from fluidnpu.hw.config import CONFIGS, get_config
 from rich.console import Console
 
+from .attach_command import attach_exits
+
 __all__ = ["app", "main"]
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
@@ -189,6 +191,9 @@ def compile_(
         f"{program.arena_bytes:,} bytes per sample",
         soft_wrap=True,
     )
+
+
+app.command("attach-exits")(attach_exits)
 
 
 @app.command()

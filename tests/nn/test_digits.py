@@ -16,6 +16,7 @@ from fluidnpu.nn.digits_data import (
     make_views,
     split_digits,
 )
+from fluidnpu.nn.intervals import wilson_interval
 from fluidnpu.nn.train_digits import (
     THRESHOLD,
     evaluate,
@@ -23,7 +24,6 @@ from fluidnpu.nn.train_digits import (
     macs_to_exit,
     report,
     train,
-    wilson_interval,
 )
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
