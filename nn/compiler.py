@@ -5,6 +5,7 @@ from math import ceil, prod
 
 import numpy as np
 from fluidnpu.hw import isa
+from fluidnpu.hw.config import CONFIGS
 from fluidnpu.hw.tile import DIMENSION_BITS
 
 from . import mapping
@@ -165,7 +166,7 @@ def _layer(step, config, places, region, longest, nseg_of):
     try:
         variants, selection = mapping.choose_variants(config, geometry, longest)
     except mapping.MappingError as error:
-        raise CompileError(str(error)) from None
+        raise CompileError(f"{error}; {_would_do(layer)}") from None
     source, target = places[layer.input.name], places[layer.output.name]
     nseg, seg_w = geometry.segments(config)
     nseg_of[layer.output.name] = nseg
@@ -257,6 +258,18 @@ def _layer(step, config, places, region, longest, nseg_of):
         ],
     )
     return values, info
+
+
+def _would_do(layer):
+    """Named configurations that take ``layer``, in words."""
+    names = []
+    for config in CONFIGS.values():
+        try:
+            mapping.check_fits(config, geometry_of(layer, config))
+        except mapping.MappingError:
+            continue
+        names.append(config.name)
+    return f"it fits {', '.join(names)}" if names else "no named configuration would do"
 
 
 def _arithmetic(layer):

@@ -5,6 +5,7 @@ tiles is estimated: enough to rank variants, not to predict a run.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from math import ceil
 
 from fluidnpu.hw import isa
@@ -14,12 +15,14 @@ __all__ = [
     "Geometry",
     "MappingError",
     "Variant",
+    "check_fits",
     "choose_variants",
     "longest_load",
     "longest_tile",
     "tile_cycles",
 ]
 
+MAX_SEGMENTS = 255  # of a row: a field of the descriptor
 LATENCY = 120  # from a tile's last sum to the first sum of one that reads its output, beside the transfers themselves
 LOAD_DELAY = 90  # from a tile's start to the next one's first stripe beat: dealing and the memory's latency
 
@@ -48,17 +51,40 @@ class Geometry:
     padded_average: bool = False
 
     def segments(self, config):
-        """(nseg, seg_w): a row wider than ``rows`` is cut into equal segments."""
-        nseg = ceil(self.out_w / config.rows)
-        return nseg, ceil(self.out_w / nseg)
+        """(nseg, seg_w): a row wider than ``rows``, or too wide for the banks or staging, is cut into segments.
+
+        As few as will do; where none will, as many as there can be.
+        """
+        return _segments(self, config)
 
     def stripe_pixels(self, config):
         """Pixels of a stripe line: the row, or the window of a segment."""
-        nseg, seg_w = self.segments(config)
+        return self.pixels_of_segments(*self.segments(config))
+
+    def pixels_of_segments(self, nseg, seg_w):
+        """The same if a row had ``nseg`` segments of ``seg_w`` pixels."""
         return self.in_w if nseg == 1 else (seg_w - 1) * self.sx + self.kw
 
     def lines(self, config):
         return self.out_h * self.segments(config)[0]
+
+
+@cache
+def _segments(geometry, config):
+    most = min(geometry.out_w, MAX_SEGMENTS)
+    widths = sorted({ceil(geometry.out_w / n) for n in range(1, most + 1)}, reverse=True)
+    choices = [(ceil(geometry.out_w / w), w) for w in widths if w <= config.rows]
+    if not choices:
+        raise MappingError(
+            f"{geometry.name} does not fit {config.name}: a row of {geometry.out_w} pixels is more than "
+            f"{MAX_SEGMENTS} segments of {config.rows} rows"
+        )
+    for nseg, seg_w in choices:
+        window = geometry.kh * geometry.pixels_of_segments(nseg, seg_w) * geometry.in_pixel_beats
+        staged = seg_w * chunk_beats(config, geometry)
+        if window <= config.bank_beats * config.max_stack and staged <= config.stage_beats:
+            return nseg, seg_w
+    return choices[-1]
 
 
 @dataclass(frozen=True, order=True)
@@ -204,16 +230,22 @@ def fits(config, geometry, variant):
     return None
 
 
+def check_fits(config, geometry):
+    """Raise MappingError that says which limit it is if the layer does not fit, unstacked and line by line."""
+    broken = fits(config, geometry, Variant(0, 0, 1))
+    if broken is not None:
+        raise MappingError(f"{geometry.name} does not fit {config.name}: {broken}")
+
+
 def choose_variants(config, geometry, max_tile_cycles):
     """(variants, selection): at most VARIANTS variants, number 0 unstacked, and which one n = 1.. candidates take.
 
     Grows the set one variant at a time, each time by the one that saves most over all numbers of live samples.
     Raises MappingError if the layer does not fit unstacked.
     """
+    check_fits(config, geometry)
     options = [v for v in _options(config, geometry) if fits(config, geometry, v) is None]
     flat = [v for v in options if v.log2_kr == v.log2_kd == 0]
-    if not flat:
-        raise MappingError(f"{geometry.name} does not fit {config.name}: {fits(config, geometry, Variant(0, 0, 1))}")
     # A tile is never shorter than its weights: where even the shortest one is too long, nothing longer is taken.
     flat_limit = max(max_tile_cycles, min(longest_tile(config, geometry, v) for v in flat))
     limit = max(max_tile_cycles, min(longest_tile(config, geometry, v) for v in options))

@@ -78,8 +78,8 @@ def test_what_does_not_fit():
         (replace(CONV, in_pixel_beats=3, in_w=7), Variant(0, 1, 1), "cannot be dealt to kd = 2 stacks"),
         (POOL, Variant(0, 1, 1), "cannot be dealt"),
         (replace(POOL, padded_average=True), Variant(1, 0, 1), "a padded average pool cannot be row stacked"),
-        (replace(CONV, in_w=50, in_pixel_beats=4), Variant(0, 0, 1),
-         "a window of 3 input lines takes 4800 bytes, a bank half holds 4096"),
+        (replace(CONV, in_w=50, in_pixel_beats=4, kw=43), Variant(0, 0, 1),
+         "a window of 3 input lines takes 4128 bytes, a bank half holds 4096"),
         (replace(CONV, out_pixel_beats=9, out_channels=72), Variant(0, 0, 8),
          "a tile's output takes 512 beats of staging, there are 256"),
     ):  # fmt: skip
@@ -87,8 +87,20 @@ def test_what_does_not_fit():
     assert mapping.fits(TINY, CONV, Variant(1, 1, 4)) is None
     edge = get_config("edge")  # chunks of 64 channels, c-tiles of 32: whole; a chunk that is the whole pixel: any
     assert mapping.fits(edge, replace(CONV, out_channels=100, out_pixel_beats=7), Variant(0, 0, 1)) is None
-    with pytest.raises(MappingError, match="conv does not fit tiny: a window of 3 input lines takes 4800 bytes"):
-        choose_variants(TINY, replace(CONV, in_w=50, in_pixel_beats=4), 1 << 30)
+    with pytest.raises(MappingError, match="conv does not fit tiny: a window of 3 input lines takes 4128 bytes"):
+        choose_variants(TINY, replace(CONV, in_w=50, in_pixel_beats=4, kw=43, out_w=8), 1 << 30)
+    with pytest.raises(
+        MappingError, match="conv does not fit tiny: a row of 9000 pixels is more than 255 segments of 32"
+    ):
+        choose_variants(TINY, replace(CONV, in_w=9000, out_w=9000), 1 << 30)
+
+
+def test_segments_as_the_banks_want_them():
+    wide = replace(CONV, in_w=50, out_w=48, in_pixel_beats=4)
+    assert wide.segments(TINY) == (2, 24) and wide.stripe_pixels(TINY) == 26  # 3 lines of 32 pixels fit 4096 bytes
+    deeper = replace(wide, in_pixel_beats=12)
+    assert deeper.segments(TINY) == (4, 12) and mapping.fits(TINY, deeper, Variant(0, 0, 1)) is None
+    assert replace(wide, out_w=10, in_w=12, in_pixel_beats=20).segments(TINY) == (2, 5)  # no segment is empty
 
 
 def test_chosen_variants():
