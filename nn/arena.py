@@ -1,11 +1,60 @@
 """Places tensors in a sample's arena; memory of tensors that nobody reads any more is used again."""
 
+from dataclasses import replace
+from math import ceil
+
+from .mapping import chunk_limit
 from .program import TensorPlace
 
-__all__ = ["place_tensors"]
+__all__ = ["lay_out", "place_tensors"]
 
 
-def place_tensors(tensors, first_write, last_read, bus_bytes, reuse=True):
+def lay_out(rewritten, steps, config, reuse=True):
+    """Where every tensor lies while ``steps`` run; returns (dict name -> TensorPlace, arena bytes, producer).
+
+    producer : dict name -> index of the operation that completes the tensor
+    Tensors inside of others (Rewritten.inside) share their pixels' pitch. Outputs stay to the end.
+    """
+    network, shapes = rewritten.network, rewritten.network.tensors
+    first_write, last_read, producer = {network.input.name: -1}, {network.input.name: -1}, {}
+    for i, step in enumerate(steps):
+        if step.layer is not None:
+            name = step.layer.output.name
+            producer[name] = i
+            while name in rewritten.inside:
+                name = rewritten.inside[name][0]
+                producer[name] = i
+            first_write.setdefault(name, i)
+            last_read[name] = i  # at least until it is written
+            for tensor in step.layer.inputs:
+                last_read[rewritten.place_of(tensor.name)[0]] = i
+    for tensor in network.outputs:
+        last_read[rewritten.place_of(tensor.name)[0]] = len(steps)
+
+    # A beat that is not the whole pixel is written by itself only if a chunk is not the whole pixel either.
+    pitch = {name: ceil(t.channels / config.bus_bytes) for name, t in shapes.items()}
+    tail = dict.fromkeys(pitch, 0)  # bytes behind a tensor that are read with the last pixel of one that lies inside
+    for name in rewritten.inside:
+        root, channel = rewritten.place_of(name)
+        pitch[root] = max(pitch[root], chunk_limit(config) + 1)
+        tail[root] = max(tail[root], channel)
+    for image in (step.layer.input for step in steps if step.layer is not None):
+        if image.shape != shapes[image.name].shape:  # the layer sees the bytes as an image of another shape
+            beats = image.height * image.width * ceil(image.channels / config.bus_bytes)
+            tail[image.name] = (beats - pitch[image.name]) * config.bus_bytes
+    order = sorted(first_write, key=first_write.get)
+    tensors = [(n, *shapes[n].shape, pitch[n]) for n in order]
+    places, size = place_tensors(tensors, first_write, last_read, config.bus_bytes, reuse, tail)
+    for name in rewritten.inside:
+        root, channel = rewritten.place_of(name)
+        h, w, c = shapes[name].shape
+        places[name] = replace(
+            places[root], name=name, offset=places[root].offset + channel, height=h, width=w, channels=c
+        )
+    return places, size, producer
+
+
+def place_tensors(tensors, first_write, last_read, bus_bytes, reuse=True, tail=None):
     """Offsets for tensors; returns (dict name -> TensorPlace, arena bytes).
 
     A tensor lives from the operation that writes it to the last one that reads it. A tile reads all its inputs before
@@ -16,6 +65,7 @@ def place_tensors(tensors, first_write, last_read, bus_bytes, reuse=True):
     ----------
     tensors : list of (name, height, width, channels, pixel_beats), in order of their first write
     first_write, last_read : dicts name -> index of an operation (-1: before the program starts)
+    tail : dict name -> bytes behind the tensor that may be read with it, whatever they hold
     reuse : False gives every tensor memory of its own, so that all can be looked at afterwards
     """
     places, top = {}, 0
@@ -23,6 +73,7 @@ def place_tensors(tensors, first_write, last_read, bus_bytes, reuse=True):
     for name, height, width, channels, pixel_beats in tensors:
         line_beats = width * pixel_beats
         size = height * line_beats * bus_bytes
+        extra = (tail or {}).get(name, 0)
         start = first_write[name]
         busy = sorted((o, e) for o, e, last in living if not reuse or last >= start)
         offset = 0
@@ -31,6 +82,6 @@ def place_tensors(tensors, first_write, last_read, bus_bytes, reuse=True):
                 break
             offset = max(offset, high)
         living.append((offset, offset + size, last_read[name]))
-        top = max(top, offset + size)
+        top = max(top, offset + size + extra)
         places[name] = TensorPlace(name, offset, height, width, channels, pixel_beats, line_beats)
     return places, max(top, bus_bytes)

@@ -9,11 +9,13 @@ from fluidnpu.hw.config import CONFIGS
 from fluidnpu.hw.tile import DIMENSION_BITS
 
 from . import mapping
-from .arena import place_tensors
+from .arena import lay_out
 from .exits import exit_table
-from .graph import Conv, Mean, Pool
+from .graph import Conv, Mean, Pad, Pool
 from .lowering import CompileError, fold_options, geometry_of, lower
 from .program import FoldedInput, OpInfo, Program, ProgramExit
+from .rescale import IDENTITY
+from .rewrite import rewrite
 from .weights import conv_stream, pool_stream
 
 __all__ = ["CompileError", "CompileOptions", "compile_network"]
@@ -67,28 +69,14 @@ def compile_network(network, config, options=CompileOptions()):
     """
     cycles = network.macs() / config.peak_macs
     longest = options.max_tile_cycles or max(options.least_tile_cycles, ceil(0.002 * cycles))
-    network, folded = _fold(network, config, options)
+    rewritten = rewrite(network, config)
+    network, folded = _fold(rewritten.network, config, options)
+    rewritten = replace(rewritten, network=network)
     steps = lower(network, config, longest)
-
-    # Where tensors live
-    producer = {}  # tensor -> operation that completes it
-    first_write, last_read = {network.input.name: -1}, {}
-    for i, step in enumerate(steps):
-        if step.layer is not None:
-            first_write.setdefault(step.layer.output.name, i)
-            producer[step.layer.output.name] = i
-            last_read[step.layer.input.name] = i
-    for name, i in producer.items():
-        last_read[name] = max(last_read.get(name, i), i)
-    last_read.setdefault(network.input.name, -1)
-    last_read |= {tensor.name: len(steps) for tensor in network.outputs}  # also there when the sample has ended
-    beats = {name: ceil(t.channels / config.bus_bytes) for name, t in network.tensors.items()}
-    order = sorted(first_write, key=first_write.get)
-    tensors = [(n, *network.tensors[n].shape, beats[n]) for n in order]
-    places, arena_bytes = place_tensors(tensors, first_write, last_read, config.bus_bytes, options.reuse_arena)
+    places, arena_bytes, producer = lay_out(rewritten, steps, config, options.reuse_arena)
 
     region = _Region(isa.DESCRIPTOR_BYTES * len(steps), max(config.bus_bytes, 64))
-    nseg_of = {network.input.name: 1}
+    nseg_of = {network.input.name: 1}  # of the operation that completes a tensor
     words, ops = [], []
     for i, step in enumerate(steps):
         if step.layer is None:
@@ -99,6 +87,7 @@ def compile_network(network, config, options=CompileOptions()):
             values, info = _layer(step, config, places, region, longest, nseg_of)
             source = producer.get(step.layer.input.name)
             values["producer"] = isa.NO_PRODUCER if source is None else source
+            nseg_of |= {name: values["nseg"] for name, last in producer.items() if last == i}
             ops.append(info)
         try:
             words.append(isa.encode(isa.DESCRIPTOR_FIELDS, values, isa.DESCRIPTOR_WORDS, ops[i].name))
@@ -162,14 +151,14 @@ def _layer(step, config, places, region, longest, nseg_of):
     """(descriptor values, OpInfo) of a layer or of a part of its output channels."""
     layer = step.layer
     low, high = step.channels
-    geometry = replace(geometry_of(layer, config), out_channels=high - low)
+    source, target = _seen(layer.input, places, config), places[layer.output.name]
+    geometry = geometry_of(layer, config, source.pixel_beats, target.pixel_beats)
+    geometry = replace(geometry, out_channels=high - low)
     try:
         variants, selection = mapping.choose_variants(config, geometry, longest)
     except mapping.MappingError as error:
         raise CompileError(f"{error}; {_would_do(layer)}") from None
-    source, target = places[layer.input.name], places[layer.output.name]
     nseg, seg_w = geometry.segments(config)
-    nseg_of[layer.output.name] = nseg
     stripe_pixels = geometry.stripe_pixels(config)
     clamp = layer.clamp
     values = {
@@ -260,6 +249,22 @@ def _layer(step, config, places, region, longest, nseg_of):
     return values, info
 
 
+def _seen(tensor, places, config):
+    """TensorPlace of an input; where the layer sees the bytes in another shape, the place of that."""
+    place = places[tensor.name]
+    if tensor.shape == (place.height, place.width, place.channels):
+        return place
+    beats = ceil(tensor.channels / config.bus_bytes)
+    return replace(
+        place,
+        height=tensor.height,
+        width=tensor.width,
+        channels=tensor.channels,
+        pixel_beats=beats,
+        line_beats=tensor.width * beats,
+    )
+
+
 def _would_do(layer):
     """Named configurations that take ``layer``, in words."""
     names = []
@@ -281,6 +286,15 @@ def _arithmetic(layer):
             "in_zero": layer.input.zero_point,
             "out_zero": layer.output.zero_point,
             "single_rounding": layer.rounding == "single",
+        }
+    if isinstance(layer, Pad):
+        multiplier, shift = IDENTITY
+        return {
+            "pad_top": layer.padding[0],
+            "pad_left": layer.padding[1],
+            "in_zero": layer.value,
+            "multiplier": multiplier,
+            "shift": shift,
         }
     if isinstance(layer, Mean):
         return {

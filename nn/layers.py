@@ -129,6 +129,7 @@ class Conv(Window):
     multiplier: np.ndarray = field(kw_only=True)  # int32 [out_channels]
     shift: np.ndarray = field(kw_only=True)  # int32 [out_channels], positive: left
     rounding: Rounding = field(kw_only=True, default=Rounding.DOUBLE)
+    useful: int | None = field(kw_only=True, default=None)  # MACs, if weights were filled up with zeros
 
     def __post_init__(self) -> None:
         w, outs, ins = self.weights, self.output.channels, self.input.channels
@@ -146,7 +147,7 @@ class Conv(Window):
 
     @property
     def macs(self) -> int:
-        return self.output.height * self.output.width * self.weights.size
+        return self.output.height * self.output.width * self.weights.size if self.useful is None else self.useful
 
 
 @dataclass(frozen=True, eq=False)

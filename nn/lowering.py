@@ -7,10 +7,15 @@ import numpy as np
 from fluidnpu.hw import isa
 
 from . import mapping
-from .graph import Conv, Layer, Mean, Network, Pool, Tensor
+from .graph import Conv, Layer, Mean, Network, Pad, Pool, Tensor
 from .program import FoldedInput
+from .rewrite import Joined
 
 __all__ = ["CompileError", "Step", "fold_options", "geometry_of", "lower"]
+
+
+MAX_PIXEL_WORDS = 1023  # of an input pixel
+_OPERATIONS = (Conv, Joined, Mean, Pad, Pool)
 
 
 class CompileError(ValueError):
@@ -30,8 +35,8 @@ class Step:
     target: int = 0  # JUMP: operation after the head
 
 
-def geometry_of(layer, config):
-    """The layer as the mapping sees it."""
+def geometry_of(layer, config, in_pixel_beats=None, out_pixel_beats=None):
+    """The layer as the mapping sees it; beats from one pixel to the next of input and output, if they are known."""
     (kh, kw), (sy, sx) = layer.kernel, getattr(layer, "stride", (1, 1))
     return mapping.Geometry(
         name=layer.name,
@@ -41,12 +46,12 @@ def geometry_of(layer, config):
         sy=sy,
         sx=sx,
         in_w=layer.input.width,
-        in_pixel_beats=ceil(layer.input.channels / config.bus_bytes),
+        in_pixel_beats=in_pixel_beats or ceil(layer.input.channels / config.bus_bytes),
         in_words=ceil(layer.input.channels / config.lanes),
         out_w=layer.output.width,
         out_h=layer.output.height,
         out_channels=layer.output.channels,
-        out_pixel_beats=ceil(layer.output.channels / config.bus_bytes),
+        out_pixel_beats=out_pixel_beats or ceil(layer.output.channels / config.bus_bytes),
         padded_average=isinstance(layer, Pool) and any(layer.padding),
     )
 
@@ -58,7 +63,7 @@ def lower(network, config, longest):
     Raises CompileError for a layer that no operation can do.
     """
     for layer in network.layers:
-        if not isinstance(layer, (Conv, Mean, Pool)) or (isinstance(layer, Conv) and layer.weights.dtype != np.int8):
+        if not isinstance(layer, _OPERATIONS) or (isinstance(layer, Conv) and layer.weights.dtype != np.int8):
             raise CompileError(f"{network.name}: layer {layer.name}, a {type(layer).__name__}, has no operation yet")
     steps = []
     for section in network.sections():
@@ -76,6 +81,9 @@ def lower(network, config, longest):
 
 def _split(layer, config, longest, head):
     """Steps of one layer: as many as it takes to keep tiles short, each a whole number of staging chunks."""
+    if isinstance(layer, Joined):
+        return []
+    layer = _seen_as_image(layer, config)
     op = isa.Op.CONV if isinstance(layer, Conv) else isa.Op.POOL
     channels = layer.output.channels
     geometry = geometry_of(layer, config)
@@ -92,6 +100,20 @@ def _split(layer, config, longest, head):
     ]
 
 
+def _seen_as_image(layer, config):
+    """A fully connected layer whose vector is too long for a pixel reads the same bytes as a row of pixels."""
+    most = MAX_PIXEL_WORDS * config.lanes // config.bus_bytes * config.bus_bytes
+    channels = layer.input.channels
+    if not isinstance(layer, Conv) or layer.input.shape[:2] != (1, 1) or layer.kernel != (1, 1) or channels <= most:
+        return layer
+    pixels = ceil(channels / most)
+    deep = ceil(channels / pixels / config.bus_bytes) * config.bus_bytes
+    weights = np.zeros((len(layer.weights), pixels * deep), layer.weights.dtype)
+    weights[:, :channels] = layer.weights.reshape(len(weights), channels)
+    image = replace(layer.input, width=pixels, channels=deep)
+    return replace(layer, input=image, weights=weights.reshape(-1, 1, pixels, deep), useful=layer.macs)
+
+
 def _shortest(config, geometry, channels):
     """Cycles of the shortest sensible tile: one line, unstacked."""
     part = replace(geometry, out_channels=min(channels, geometry.out_channels))
@@ -104,7 +126,7 @@ def fold_options(network):
     Only a convolution that alone reads the image, and has more than one tap to fold, is folded. Weights are arranged
     anew, [o, ky, kx, c] -> channels (ky, kx, c); nothing else changes, so results are equal bit for bit.
     """
-    readers = [layer for layer in network.layers if layer.input.name == network.input.name]
+    readers = [layer for layer in network.layers if any(t.name == network.input.name for t in layer.inputs)]
     if len(readers) != 1 or not isinstance(readers[0], Conv):
         return {}
     conv = readers[0]

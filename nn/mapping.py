@@ -17,6 +17,7 @@ __all__ = [
     "Variant",
     "check_fits",
     "choose_variants",
+    "chunk_limit",
     "longest_load",
     "longest_tile",
     "tile_cycles",
@@ -96,9 +97,14 @@ class Variant:
     max_lines: int
 
 
+def chunk_limit(config):
+    """Most beats of a pixel that staging gathers: 64 bytes or the widest c-tile, so that bursts are long."""
+    return max(64, config.pes) // config.bus_bytes
+
+
 def chunk_beats(config, geometry):
-    """Beats of a pixel that staging gathers: 64 bytes or the widest c-tile, so that bursts are long."""
-    return min(geometry.out_pixel_beats, max(64, config.pes) // config.bus_bytes)
+    """Beats of a pixel that staging gathers for a layer."""
+    return min(geometry.out_pixel_beats, chunk_limit(config))
 
 
 def words_per_tap(config, geometry, log2_kd):

@@ -1,0 +1,121 @@
+"""What becomes of layers that are no operation: the same values, parts at the right places."""
+
+import numpy as np
+import pytest
+from fluidnpu.hw import isa
+from fluidnpu.hw.config import CONFIGS, get_config
+from fluidnpu.nn.arena import lay_out
+from fluidnpu.nn.compiler import CompileOptions, compile_network
+from fluidnpu.nn.graph import Concat, Conv, Depthwise, Exit, Network, Pool, Tensor
+from fluidnpu.nn.lowering import lower
+from fluidnpu.nn.quantize import Rounding
+from fluidnpu.nn.reference import run, run_layer
+from fluidnpu.nn.rewrite import Joined, rewrite
+from fluidnpu.nn.tflite_reader import parse_network
+from random_net import RandomNet
+
+TINY = get_config("tiny")
+SEED = 31
+
+
+def values_of(network, config, images):
+    """All tensors, by the rewritten layers; what a Joined joins is taken from where its parts lie."""
+    rewritten = rewrite(network, config)
+    tensors = {network.input.name: images}
+    for layer in rewritten.network.layers:
+        if not isinstance(layer, Joined):
+            tensors[layer.output.name] = run_layer(layer, *(tensors[t.name] for t in layer.inputs))
+            continue
+        whole = np.zeros((len(images), *layer.output.shape), np.int8)
+        for part in reversed(layer.parts):  # copies run from the last to the first
+            assert rewritten.inside[part.name][0] == layer.output.name
+            first = rewritten.inside[part.name][1]
+            assert first % config.bus_bytes == 0
+            whole[..., first : first + part.channels] = tensors[part.name]
+        tensors[layer.output.name] = whole
+    return tensors
+
+
+@pytest.mark.parametrize("operator", ["depthwise", "pool", "concat"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_every_tensor_stays_as_it_is(operator, dtype):
+    rng = np.random.default_rng(SEED)
+    for _ in range(60):
+        random = RandomNet(rng, dtype)
+        out = getattr(random, operator)(random.input(random.image_shape()))
+        network = parse_network(random.net.to_bytes([out]), "n")
+        images = rng.integers(-128, 128, (3, *network.input.shape)).astype(np.int8)
+        config = get_config(str(rng.choice(list(CONFIGS))))
+        ours, wanted = values_of(network, config, images), run(network, images)
+        rewritten = rewrite(network, config).network
+        assert not any(isinstance(layer, Concat) for layer in rewritten.layers)
+        assert all(layer.depth_multiplier == 1 for layer in rewritten.layers if isinstance(layer, Depthwise))
+        assert sum(layer.macs for layer in rewritten.layers) >= network.macs()
+        for name, x in wanted.items():
+            np.testing.assert_array_equal(ours[name], x)
+
+
+def test_average_that_rounds_half_up():
+    for window in ((1, 2), (3, 3), (2, 4), (7, 7)):
+        a = Tensor("a", *window, 64, 0.5, -9)
+        b = Tensor("b", 1, 1, 64, 0.5, -9)
+        pool = Pool("p", a, b, window=window, stride=(1, 1), half_up=True)
+        (layer,) = rewrite(Network("n", a, (pool,), (Exit(b),)), TINY).network.layers
+        assert isinstance(layer, Depthwise) and layer.rounding is Rounding.SINGLE
+        x = np.random.default_rng(SEED).integers(-128, 128, (300, *a.shape)).astype(np.int8)
+        x[:100] = np.clip(x[:100], -3, 3)  # ties are frequent
+        np.testing.assert_array_equal(run_layer(layer, x), run_layer(pool, x))
+    padded = Pool("p", a, Tensor("b", 7, 7, 64, 0.5, -9), window=(3, 3), stride=(1, 1), padding=(1,) * 4, half_up=True)
+    assert rewrite(Network("n", a, (padded,), (), outputs=(padded.output,)), TINY).network.layers == (padded,)
+
+
+def conv(name, x, channels):
+    y = Tensor(f"{name}.out", x.height, x.width, channels, 0.5, 0)
+    n = np.zeros(channels, np.int32)
+    weights = np.ones((channels, 1, 1, x.channels), np.int8)
+    return Conv(name, x, y, stride=(1, 1), weights=weights, bias=n, multiplier=n, shift=n)
+
+
+def test_parts_lie_inside_the_joined_tensor():
+    x = Tensor("x", 3, 4, 8, 0.5, 0)
+    a, b = conv("a", x, 16), conv("b", x, 5)
+    inner = Concat("c", a.output, Tensor("inner", 3, 4, 21, 0.5, 0), parts=(a.output, b.output))
+    d = conv("d", inner.output, 8)
+    outer = Concat("e", d.output, Tensor("outer", 3, 4, 29, 0.5, 0), parts=(d.output, inner.output))
+    network = Network("n", x, (a, b, inner, d, outer), (), outputs=(outer.output,))
+    rewritten = rewrite(network, TINY)
+    assert rewritten.inside == {
+        "a.out": ("inner", 0),
+        "b.out": ("inner", 16),
+        "inner": ("outer", 8),
+        "d.out": ("outer", 0),
+    }
+    assert rewritten.place_of("b.out") == ("outer", 24)
+    steps = lower(rewritten.network, TINY, 1 << 30)
+    assert [s.name for s in steps] == ["a", "b", "d", "exit0"]
+    places, size, producer = lay_out(rewritten, steps, TINY)
+    outer = places["outer"]
+    assert {name: places[name].offset - outer.offset for name in ("a.out", "b.out", "inner", "d.out")} == {
+        "a.out": 8, "b.out": 24, "inner": 8, "d.out": 0,
+    }  # fmt: skip
+    assert {p.pixel_beats for name, p in places.items() if name != "x"} == {9}  # a chunk (8 beats) is no whole pixel
+    assert producer == {"a.out": 0, "b.out": 1, "inner": 1, "d.out": 2, "outer": 2}
+    assert size >= outer.offset + 3 * 4 * 9 * 8 + 24  # what lies inside is read with the pitch of the whole
+
+
+def test_a_vector_too_long_for_a_pixel_is_read_as_a_row_of_pixels():
+    edge = get_config("edge")
+    x = Tensor("x", 1, 1, 40_001, 0.5, 0)
+    layer = conv("fc", x, 3)
+    network = Network("n", x, (layer,), (), outputs=(layer.output,))
+    program = compile_network(network, edge, CompileOptions())
+    d = isa.decode(isa.DESCRIPTOR_FIELDS, np.frombuffer(program.region, "<u4", isa.DESCRIPTOR_WORDS))
+    assert (d["in_w"], d["in_h"], d["kw"], d["kh"], d["in_pixel_beats"]) == (3, 1, 3, 1, 834)
+    assert program.arena_bytes >= program.tensors["x"].offset + 3 * 834 * 16
+    assert program.ops[0].macs == 3 * 40_001
+    (step, _) = lower(network, edge, 1 << 30)
+    rng = np.random.default_rng(SEED)
+    image = rng.integers(-128, 128, (1, 1, 1, 40_001)).astype(np.int8)
+    seen = np.zeros((1, 1, 3, 834 * 16), np.int8)
+    seen.reshape(-1)[:40_001] = image.reshape(-1)
+    np.testing.assert_array_equal(run_layer(step.layer, seen), run_layer(layer, image))
