@@ -69,7 +69,7 @@ def fit_classifier(
     teacher : `soften`ed answers of the backbone [n, classes]; progress : called after every classifier. Raises
     AttachError without scikit-learn, with fewer images than folds or features that never change.
     """
-    count, classes = teacher.shape
+    count = len(teacher)
     if count < 2 * FOLDS:
         raise AttachError(f"{count} images to fit on; at least {2 * FOLDS} are needed")
     if len(np.unique(labels)) < 2:
@@ -81,6 +81,13 @@ def fit_classifier(
     # A feature that moves by less than a step of its int8 tensor would get a huge weight for its rounding noise.
     deviation = np.maximum(deviation, 1.0)
     scaled = ((values - mean) / deviation).astype(np.float32)
+    with _one_thread():
+        return _best_fit(scaled, mean, deviation, labels, teacher, seed, progress)
+
+
+def _best_fit(scaled, mean, deviation, labels, teacher, seed, progress) -> Fit:
+    """`fit_classifier` on features of mean 0."""
+    count, classes = teacher.shape
     folds = np.array_split(np.random.default_rng(seed).permutation(count), FOLDS)
     best = None
     for learns, targets in (("labels", np.eye(classes)[labels]), ("backbone", teacher)):
@@ -112,6 +119,14 @@ def _path(scaled, targets, folds, progress):
             if progress:
                 progress()
         yield strength, logits
+
+
+def _one_thread():
+    """The products are so small that threads wait for one another, on a busy machine for minutes."""
+    _classifier(1.0)  # the limit holds for libraries that are loaded, and threadpoolctl comes with scikit-learn
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1)
 
 
 def _classifier(strength, warm_start=False):

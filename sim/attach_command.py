@@ -14,6 +14,7 @@ THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # of the table
 
 
 def attach_exits(
+    context: typer.Context,
     backbone: Annotated[Path, typer.Argument(help="int8 or uint8 .tflite classifier with one output.")],
     at: Annotated[
         list[str],
@@ -41,7 +42,6 @@ def attach_exits(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", "-s", help="Of what is held apart.", min=0)] = 1,
-    more: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,  # the TENSORs behind the first one
 ):
     """Attach early exits to a backbone: fit a head at each tensor, write a network with one output per exit.
 
@@ -55,7 +55,7 @@ def attach_exits(
     from .study import InputError
 
     console = Console(highlight=False)
-    at = [*at, *(more or [])]
+    at = [*at, *context.args]  # the command takes "--at A B" as well as "--at A --at B"
     try:
         net = Backbone(backbone.read_bytes(), str(backbone))
     except OSError as error:

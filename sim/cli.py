@@ -193,7 +193,7 @@ def compile_(
     )
 
 
-app.command("attach-exits")(attach_exits)
+app.command("attach-exits", context_settings={"allow_extra_args": True})(attach_exits)
 
 
 @app.command()

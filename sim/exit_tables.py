@@ -1,5 +1,7 @@
 """What `fluidnpu attach-exits` prints: places, exits, outcomes of thresholds."""
 
+from pathlib import Path
+
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
@@ -8,7 +10,7 @@ __all__ = ["exits_table", "outcomes_table", "places_table"]
 
 def places_table(backbone, chosen):
     """All places of a Backbone; * the chosen ones."""
-    table = _table(f"{backbone.name}: places for exits, {backbone.macs:,} MACs")
+    table = _table(f"Places for exits in {Path(backbone.name).name}, {backbone.macs:,} MACs")
     for name in ("tensor", "name", "shape", "MACs", "nothing in vain"):
         table.add_column(name, justify="left" if name == "name" else "right", overflow="fold")
     for place in backbone.places:

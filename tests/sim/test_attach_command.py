@@ -54,7 +54,7 @@ def test_auto_and_a_part_held_apart(files, capsys):
     arguments = ["attach-exits", files / "backbone.tflite", "--at", "auto", "--exits", 1, "--data", files / "train.npz"]
     assert call(*arguments, "-o", out, "--held-out", 0.25, "--pool", 2) == 0
     printed = capsys.readouterr().out
-    assert "places for exits" in printed and "stage3b" in printed
+    assert "Places for exits in backbone.tflite" in printed and "stage3b" in printed
     said = json.loads(out.with_suffix(".json").read_text())
     assert said["images"] == {"fitted": 225, "held_apart": 75}
     assert said["exits"][0]["pooled"] == [2, 2, 32]
