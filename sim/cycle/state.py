@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numba
 import numpy as np
+from amaranth.utils import exact_log2
 from fluidnpu.hw import isa
-from fluidnpu.hw.array.array import Array
+from fluidnpu.hw.array.address_generator import AddressGenerator
+from fluidnpu.hw.array.pe import ProcessingElement
 from fluidnpu.hw.tile import PARAMETER_BYTES, RMW_DISTANCE
 
 from ..verilator import build_root
@@ -169,7 +171,8 @@ def new_machine(config, memory):
         m[name] = getattr(config, name)
     m.in_flight, m.wpb = config.reads_in_flight, config.words_per_beat
     m.page_beats = 4096 // config.bus_bytes
-    m.update = Array(config).update
+    stacking = exact_log2(config.max_stack)
+    m.update = AddressGenerator.LATENCY + (2 if config.max_stack > 2 else 1) + ProcessingElement.LATENCY + stacking
     for name in "read_latency write_latency beats_per_256 burst_overhead".split():
         m[name] = getattr(memory, name)
     m.r_credit = m.w_credit = 256
