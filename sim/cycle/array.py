@@ -2,7 +2,9 @@
 
 from fluidnpu.hw.array.accumulators import ACC_LATENCY
 from fluidnpu.hw.isa import ArrayEvent, Op
+from fluidnpu.hw.post.addition import Addition
 from fluidnpu.hw.post.requantize import Requantizer
+from fluidnpu.hw.post.residual_buffer import ResidualBuffer
 from fluidnpu.hw.tile import RMW_DISTANCE
 
 from .bus import wake
@@ -14,6 +16,8 @@ RMW = RMW_DISTANCE
 POOL = int(Op.POOL)
 TILE, CTILE, END = int(ArrayEvent.TILE), int(ArrayEvent.CTILE), int(ArrayEvent.END)
 STAGED = ACC_LATENCY + Requantizer.LATENCY  # cycles from a request to the staging buffer
+ADDED = Addition.LATENCY  # more with a residual addition
+OPERANDS_READ = STAGED - ResidualBuffer.READ_LATENCY  # from a request to that of its second operands
 DRAINED = ACC_LATENCY - 1
 OPEN, WAIT, DRAIN = 0, 1, 2
 ARRAY_PORT = 1
@@ -135,10 +139,19 @@ def post_ready(m):
 
 @compiled
 def job_taken(m):
-    """A drain job passes from the array to the epilogue in this cycle."""
+    """A drain job passes from the array to the epilogue in this cycle; i_res_taken: with this half of operands."""
+    m.i_res_taken = -1
     b = m.a_turn
     waiting = m.t >= m.a_drain_at[b] and not m.a_missing[b]
-    return waiting and m.p_state == WAIT and (m.p_opened != 0 or m.p_free[m.p_half] != 0)
+    if not waiting or m.p_state != WAIT:
+        return False
+    if m.p_opened:
+        return True
+    if not m.p_free[m.p_half] or (m.p_residual and not m.n_full[m.p_res_half]):
+        return False
+    if m.p_residual:
+        m.i_res_taken = m.p_res_half
+    return True
 
 
 @compiled
@@ -161,9 +174,12 @@ def step_post(m, desc):
         m.p_free[m.p_free_half] = 1
         m.next = t + 1
     if m.p_state == OPEN:
-        if m.p_waiting:
-            context = m.post_tile[m.p_beginning]
-            layer = desc[CONTEXT + context]
+        context = m.post_tile[m.p_beginning]
+        layer = desc[CONTEXT + context]
+        if m.p_waiting and not layer.residual and t < m.p_add_until:
+            wake(m, m.p_add_until)
+        elif m.p_waiting:
+            m.p_residual = layer.residual
             m.p_context = context
             m.p_channels = layer.out_channels
             m.p_chunk_byte = 0
@@ -195,12 +211,18 @@ def step_post(m, desc):
         m.p_channels -= m.p_cols
         m.p_chunk_byte += m.p_cols
         m.p_drained_at[m.p_job_bank] = t + DRAINED
+        if m.p_residual:
+            m.p_add_until = t + ADDED - 1
         m.p_state = WAIT
         if m.p_chunk_ends:
             place = (m.p_out_head + m.p_out_count) & 63
-            m.p_out_at[place], m.p_out_half[place], m.p_out_last[place] = t + STAGED, m.p_half, m.p_job_last
+            m.p_out_half[place], m.p_out_last[place] = m.p_half, m.p_job_last
+            m.p_out_at[place] = t + STAGED + (ADDED if m.p_residual else 0)
             m.p_out_count += 1
             m.p_opened = 0
+            if m.p_residual:
+                m.n_read_at[m.p_res_half] = t + OPERANDS_READ
+                m.p_res_half = 1 - m.p_res_half
             m.p_half = 1 - m.p_half
             m.p_chunk_byte = 0
         if m.p_job_last:

@@ -4,14 +4,24 @@ from fluidnpu.hw.isa import Client
 
 from .state import COUNTER, RING, compiled
 
-__all__ = ["WEIGHT", "arbitrate", "form_bursts", "outstanding", "step_memory", "step_readers", "wake"]
+__all__ = [
+    "RESIDUAL",
+    "WEIGHT",
+    "arbitrate",
+    "burst_length",
+    "form_bursts",
+    "outstanding",
+    "step_memory",
+    "step_readers",
+    "wake",
+]
 
-WEIGHT, STRIPE, DESCRIPTOR, EXIT = (int(c) for c in (Client.WEIGHT, Client.STRIPE, Client.DESCRIPTOR, Client.EXIT))
+WEIGHT, RESIDUAL, STRIPE, DESCRIPTOR, EXIT = (int(c) for c in Client)
 CLIENT_COUNT = len(Client)
-COUNT_BEATS = (COUNTER["weight_beats"], COUNTER["stripe_beats"], COUNTER["descriptor_beats"], COUNTER["exit_beats"])
 COUNT_READ_BURSTS, COUNT_WRITE_BURSTS = COUNTER["read_bursts"], COUNTER["write_bursts"]
 COUNT_WRITE_BEATS = COUNTER["write_beats"]
-COUNT_WEIGHT, COUNT_STRIPE, COUNT_DESCRIPTOR, COUNT_EXIT = COUNT_BEATS
+COUNT_WEIGHT, COUNT_STRIPE, COUNT_RESIDUAL = (COUNTER[f"{name}_beats"] for name in ("weight", "stripe", "residual"))
+COUNT_DESCRIPTOR, COUNT_EXIT = COUNTER["descriptor_beats"], COUNTER["exit_beats"]
 
 
 @compiled
@@ -38,12 +48,18 @@ def arbitrate(m):
 
 
 @compiled
+def burst_length(m, c):
+    """Beats of the next burst of client ``c``'s request."""
+    return min(m.burst_beats, m.r_rest_beats[c], m.page_beats - m.r_rest_addr[c] % m.page_beats)
+
+
+@compiled
 def form_bursts(m, c, taken, flush):
     """What client ``c``'s reader does in this cycle: i_formed, i_formed_beats, i_request (takes a request)."""
     m.i_formed[c] = 0
     last = False
     if m.r_rest[c]:
-        length = min(m.burst_beats, m.r_rest_beats[c], m.page_beats - m.r_rest_addr[c] % m.page_beats)
+        length = burst_length(m, c)
         last = length == m.r_rest_beats[c]
         m.i_formed_beats[c] = length
         room = c != WEIGHT or length <= m.ws_space
@@ -130,7 +146,7 @@ def _read_beat(m):
     m.r_left -= 1
     m.r_client = m.reads_client[m.reads_head]
     m.r_last = m.r_left == 0
-    m.next = t + 1
+    m.flow = 1
 
 
 @compiled
@@ -157,12 +173,15 @@ def step_memory(m, taken, aw_taken, w_taken, b_taken):
             m.counter[COUNT_WEIGHT] += 1
         elif m.r_client == STRIPE:
             m.counter[COUNT_STRIPE] += 1
+        elif m.r_client == RESIDUAL:
+            m.counter[COUNT_RESIDUAL] += 1
         elif m.r_client == DESCRIPTOR:
             m.counter[COUNT_DESCRIPTOR] += 1
         else:
             m.counter[COUNT_EXIT] += 1
         m.r_shown = 0
         if m.r_last:
+            m.next = t + 1
             m.reads_head = (m.reads_head + 1) % RING
             m.reads_count -= 1
             m.r_open = 0
@@ -205,8 +224,10 @@ def step_memory(m, taken, aw_taken, w_taken, b_taken):
             m.b_shown = 1
         else:
             wake(m, ready - 1)
-    if aw_taken or w_taken or b_taken or m.b_shown or (m.o_ready and m.wready):
+    if aw_taken or w_taken == 2 or b_taken or m.b_shown:
         m.next = t + 1
+    elif w_taken or (m.o_ready and m.wready):
+        m.flow = 1
 
 
 @compiled

@@ -98,6 +98,7 @@ def line_state(m, layer, trace):
             close_candidate(m, layer)
             m.d_state = FLUSH
     elif m.priority[m.d_slot] < m.priority[m.e_leader]:
+        m.d_operand = 0
         m.d_state = REACH
     else:
         take_line(m, layer, trace, cost)
@@ -105,12 +106,15 @@ def line_state(m, layer, trace):
 
 @compiled
 def inputs_there(m, layer):
-    """The inputs of the present line are in memory."""
-    if layer.producer == IMAGE:
+    """The inputs of the present line (d_operand 0), or its second operand (1), are in memory."""
+    if m.d_operand:
+        producer, needed = layer.res_producer, (m.d_row + 1) * layer.res_producer_nseg - 1
+    else:
+        producer = layer.producer
+        needed = min(m.d_row * layer.sy - layer.pad_top + layer.kh, layer.in_h) * layer.producer_nseg - 1
+    if producer == IMAGE:
         return True
-    reach = m.d_row * layer.sy - layer.pad_top + layer.kh
-    needed = min(reach, layer.in_h) * layer.producer_nseg - 1
-    pc = m.e_leader_pc & ~PC_MASK | layer.producer & PC_MASK
+    pc = m.e_leader_pc & ~PC_MASK | producer & PC_MASK
     s = m.d_slot
     return pc < m.done_pc[s] or (pc == m.done_pc[s] and needed < m.done_line[s])
 
@@ -152,7 +156,11 @@ def step_dealer(m, desc, trace):
     elif state == REACH:
         m.d_state = THERE
     elif state == THERE:
-        if inputs_there(m, layer):
+        there = inputs_there(m, layer)
+        if there and layer.residual and not m.d_operand:
+            m.d_operand = 1
+            m.d_state = REACH
+        elif there:
             take_line(m, layer, trace, layer.kh if m.d_fresh else min(layer.sy, layer.kh))
         else:
             close_candidate(m, layer)

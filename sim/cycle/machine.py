@@ -9,7 +9,9 @@ from .cache import know_descriptor, step_cache
 from .dealer import DONE as DEALT
 from .engine import DEALING, DECIDE, REVOKE, step_engine
 from .exits import COMPUTE, step_exit
+from .flow import flow_cycles, flow_on
 from .loader import loader_row, step_stripes
+from .residual import residual_row, step_residual
 from .state import NEVER, compiled
 from .weights import loader_levels, step_loader, step_streamer
 from .writer import step_writer, write_ready
@@ -36,8 +38,10 @@ def levels(m, desc):
     array_levels(m)
     m.i_job = job_taken(m)
     room = m.e_outstanding < m.trackers and post_ready(m) and write_ready(m)
-    m.i_start = m.e_announced and m.l_loaded and room and m.e_state == DECIDE and m.i_start_ready
-    m.i_blocked = m.e_announced and m.l_loaded and not room
+    residual_row(m, desc)
+    loaded = m.l_loaded and m.i_res_loaded
+    m.i_start = m.e_announced and loaded and room and m.e_state == DECIDE and m.i_start_ready
+    m.i_blocked = m.e_announced and loaded and not room
     m.i_context, m.i_half = m.e_context, m.e_half
     m.i_fetching, m.i_fetch_pc = m.k_state != 0, m.k_pc
     m.i_chunk, m.i_write_tile = m.p_chunks != 0, m.o_tiles != 0
@@ -51,9 +55,10 @@ def cause(m):
         return VECTOR if m.a_vector else ARRAY
     if m.i_needs_set or (m.a_running and m.a_ended):
         return WEIGHTS
-    if m.e_announced and not m.l_loaded and not m.i_waiting:
+    stripes, operands = not m.l_loaded and not m.i_waiting, not m.i_res_loaded and not m.i_res_waiting
+    if m.e_announced and (stripes or operands):
         return ACTIVATIONS
-    if m.e_announced and m.i_waiting:
+    if m.e_announced and (m.i_waiting or m.i_res_waiting):
         return DEPENDENCY
     if m.i_needs_bank or m.i_blocked:
         return OUTPUT
@@ -63,15 +68,16 @@ def cause(m):
 @compiled
 def step(m, desc, flat, words, trace):
     """All registers, from cycle t to t + 1; ``next`` is the next cycle in which anything may happen."""
-    m.next = NEVER
+    m.next, m.flow = NEVER, 0
     free = half_free(m, m.e_half)
-    drained = not m.l_dropping and not m.ws_dropping
+    drained = not m.l_dropping and not m.n_dropping and not m.ws_dropping
     taken = arbitrate(m)
     step_readers(m, taken)
     step_cache(m, desc, flat, words)
     step_engine(m, desc, trace, free, drained)
     know_descriptor(m)
     step_exit(m)
+    step_residual(m, desc, taken)
     step_stripes(m, desc, taken)
     step_streamer(m, desc, taken)
     step_loader(m, desc)
@@ -101,13 +107,16 @@ def run_machine(m, desc, flat, words, trace, until, irq):
         if m.trouble:
             return TROUBLE
         m.x_answered = 0
-        t = m.t + 1
+        m.t += 1
         following = min(m.next, until)
-        if following > t:
-            m.t = t
+        if following > m.t:
             levels(m, desc)
-            m.counter[cause(m)] += following - t
-        m.t = following
+            cycles = flow_cycles(m, desc, following - m.t) if m.flow else following - m.t
+            if cycles:
+                m.counter[cause(m)] += cycles
+                if m.flow:
+                    flow_on(m, cycles)
+                m.t += cycles
     return AT_CYCLE
 
 

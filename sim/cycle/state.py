@@ -20,7 +20,7 @@ from ..verilator import build_root
 
 __all__ = [
     "CACHE", "COMMANDS", "CONTEXT", "COUNTER", "COUNTERS", "DESCRIPTOR", "EVENT_FIELDS", "LAYER", "MACHINE", "NEVER",
-    "RING", "compiled", "new_descriptors", "new_machine",
+    "RING", "SECOND", "compiled", "new_descriptors", "new_machine",
 ]  # fmt: skip
 
 NEVER = 1 << 60
@@ -31,7 +31,9 @@ EVENT_FIELDS = ("cycle", "source", "kind", "slot", "pc", "line", "data", "data2"
 COUNTERS = isa.COUNTERS
 COUNTER = {name: i for i, name in enumerate(COUNTERS)}
 
-CACHE, LAYER, CONTEXT = 0, SLOTS + 1, SLOTS + 2  # places in the array of descriptors: cached, dealt, of started tiles
+# Places in the array of descriptors: cached, of the dealt tile, of the tile that the residual loader works on, of
+# started tiles
+CACHE, LAYER, SECOND, CONTEXT = 0, SLOTS + 1, SLOTS + 2, SLOTS + 3
 _VARIANT = ("log2_kr", "log2_kd", "max_lines", "stripe_lines", "weights", "words", "weight_beats")
 
 
@@ -59,7 +61,7 @@ DESCRIPTOR = _descriptor_dtype()
 _FIELDS = (
     # configuration
     ((), """
-    t next trouble pes lanes max_stack slots bus_bytes post_lanes in_flight
+    t next flow trouble pes lanes max_stack slots bus_bytes post_lanes in_flight
     burst_beats page_beats programs trackers contexts update wpb exits
     read_latency write_latency beats_per_256 burst_overhead
     """
@@ -83,6 +85,7 @@ _FIELDS = (
     # epilogue
     """
     p_state p_held p_waiting p_arriving p_beginning p_context p_end p_half p_opened p_chunk_byte p_channels
+    p_residual p_res_half p_add_until
     p_cols p_job_last p_job_bank p_chunk_ends p_out_head p_out_count p_free_pulse p_free_half p_chunks p_chunk_head
     """
     # output writer
@@ -97,6 +100,11 @@ _FIELDS = (
     l_loaded l_dropping l_walking l_offer_at l_window l_windows l_finished
     l_slot l_sub l_lines l_y_top l_addr l_row_beats l_need l_to_window l_rows_left
     """
+    # residual loader
+    """
+    n_state n_pending n_dealt n_first_there n_half n_chunk_first n_beats_left n_pc n_context n_fragments n_window
+    n_finished n_offer_at n_walking n_slot n_lines n_addr n_run n_row_beats n_need n_width n_pixels n_dropping
+    """
     # engine
     """
     e_state e_chosen e_scan_exit e_scan_end e_leader e_mask e_previous e_announced e_context e_half e_members
@@ -106,7 +114,7 @@ _FIELDS = (
     v_pending_runnable v_pending_ride v_group v_popped
     d_state d_index d_count d_slot d_line d_row d_seg d_sub d_used d_stripe d_got d_fresh d_variant d_target d_scan
     d_total d_kr d_max_lines d_stripe_lines d_holding d_held_slot d_held_sub d_held_line d_held_row d_held_seg
-    d_held_lines d_longest d_candidates d_members
+    d_operand d_held_lines d_longest d_candidates d_members
     k_state k_pc k_entry k_filled k_done k_valid k_forget
     x_state x_slot x_exit x_last x_program x_busy x_decided x_classes x_logits x_table x_end x_answered x_tags_valid
     x_go_at x_top x_spread
@@ -118,8 +126,10 @@ _FIELDS = (
     i_step_ends i_tile_ends i_start_ready i_needs_set i_needs_bank
     i_new_set i_takes_set i_takes_par i_set_ends i_par_ends i_wl_ready i_job
     i_taken_beats i_inside i_there i_waiting i_event_pop i_last_step i_last_ctile i_chunk i_write_tile
+    i_res_loaded i_res_there i_res_waiting i_res_free i_res_taken
     i_context i_half i_blocked i_fetching i_fetch_pc i_found i_found_entry i_moved
     """),
+    ((2,), "n_free n_full n_read_at"),
     ((2,), "p_drained_at a_pending a_missing a_drain_at a_drain_last a_read_end p_free chunk_half chunk_last ev_slot "
     "ev_context ev_done ev_pc ev_line ev_retire"),
     ((4,), "x_tag x_tag_program o_tile post_tile"),
@@ -179,11 +189,11 @@ def new_machine(config, memory):
     m.awready = m.wready = 1
     m.wl_ahead = m.a_taps = 1
     m.ws_space = config.weight_fifo_beats
-    m.p_free[:] = 1
+    m.p_free[:] = m.n_free[:] = 1
     m.c_unreserved = config.completion_entries
     m.a_drain_at[:] = NEVER
     m.p_drained_at[:] = NEVER
-    m.a_read_end[:] = -NEVER
+    m.a_read_end[:] = m.n_read_at[:] = -NEVER
     return machine
 
 

@@ -5,9 +5,28 @@ from fluidnpu.hw.tile import PARAMETER_BYTES
 from .bus import WEIGHT, form_bursts, step_reader
 from .state import LAYER, compiled
 
-__all__ = ["loader_levels", "step_loader", "step_streamer"]
+__all__ = ["beats_to_end", "loader_levels", "step_loader", "step_streamer"]
 
 BYTES = PARAMETER_BYTES
+
+
+@compiled
+def last_beat(m, desc):
+    """Number of the last beat of the set that is being loaded."""
+    if m.wl_ahead:
+        layer = desc[LAYER]
+        channels, kd = layer.out_channels, layer.log2_kd[m.d_variant]
+        cols = m.pes >> (layer.log2_kr[m.d_variant] + kd)
+    else:
+        channels, kd = m.wl_left, m.a_kd
+        cols = m.pes >> (m.a_kr + kd)
+    return ((min(channels, cols) << kd) - 1) // m.wpb
+
+
+@compiled
+def beats_to_end(m, desc):
+    """Beats that the loader takes before the last one of its set or of its parameters."""
+    return m.wl_par_beats - 1 if m.wl_par_beats else last_beat(m, desc) - m.wl_beat
 
 
 @compiled
@@ -18,17 +37,7 @@ def loader_levels(m, desc):
     m.i_wl_ready = passing or (not m.wl_full and ahead_open)
     m.i_takes_par = m.ws_valid and passing
     m.i_takes_set = m.ws_valid and m.i_wl_ready and not passing
-    m.i_set_ends = 0
-    if m.i_takes_set:
-        if m.wl_ahead:
-            layer = desc[LAYER]
-            channels, kd = layer.out_channels, layer.log2_kd[m.d_variant]
-            cols = m.pes >> (layer.log2_kr[m.d_variant] + kd)
-        else:
-            channels, kd = m.wl_left, m.a_kd
-            cols = m.pes >> (m.a_kr + kd)
-        used = min(channels, cols)
-        m.i_set_ends = m.wl_beat == ((used << kd) - 1) // m.wpb
+    m.i_set_ends = m.i_takes_set and m.wl_beat == last_beat(m, desc)
     m.i_par_ends = m.i_takes_par and m.wl_par_beats == 1
     m.i_set_ready = m.wl_full or m.i_set_ends
     m.i_par_left = passing and not m.i_par_ends
@@ -49,8 +58,10 @@ def step_loader(m, desc):
     if m.i_revoke and m.wl_ahead:
         m.wl_beat = 0
         m.wl_full = 0
-    if m.i_takes_set or m.i_takes_par or m.i_par_ends or m.wl_par_ends or m.i_revoke:
+    if m.i_set_ends or m.i_par_ends or m.wl_par_ends or m.i_revoke:
         m.next = m.t + 1
+    elif m.i_takes_set or m.i_takes_par:
+        m.flow = 1
     m.wl_par_ends = m.i_par_ends
     m.wl_par_ends_bank = m.wl_par_bank
     if m.i_start:
@@ -154,5 +165,7 @@ def step_streamer(m, desc, taken):
     if m.i_start or m.i_revoke:
         m.ws_ahead_written = 0
         m.ws_ahead_fetched = 0
-    if arrives or fetch or m.i_start or m.i_announce or m.i_revoke:
+    if m.i_start or m.i_announce or m.i_revoke:
         m.next = m.t + 1
+    elif arrives or fetch:
+        m.flow = 1

@@ -133,7 +133,8 @@ def step_writer(m, desc):
             m.p_free_half = m.send_half[send]
             m.o_send_head += 1
             m.o_send -= 1
-        m.next = t + 1
+            m.next = t + 1
+        m.flow = 1
 
     # Addresses, a burst on trial, the splitter, the fragments
     if aw_taken:
@@ -176,6 +177,8 @@ def step_writer(m, desc):
     if m.i_start:
         m.o_tile[(m.o_tile_head + m.o_tiles) & 3] = m.i_context
         m.o_tiles += 1
-    if moves or judged or aw_taken or w_taken or b_taken or m.o_valid1 or m.p_free_pulse:
+    if moves or judged or aw_taken or w_taken == 2 or b_taken or m.p_free_pulse:
         m.next = t + 1
+    elif w_taken or m.o_valid1:
+        m.flow = 1
     return aw_taken, w_taken, b_taken
