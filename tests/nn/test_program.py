@@ -44,7 +44,7 @@ def test_damaged_files(tmp_path):
     for bad, message in (
         (b"", "not a fluidnpu program"),
         (b"PK" + raw[2:], "not a fluidnpu program"),
-        (changed(8, 9), "file version 9, ISA version 1; this software reads 2 and 1"),
+        (changed(8, 9), f"file version 9, ISA version {isa.ISA_VERSION}; this software reads 2 and {isa.ISA_VERSION}"),
         (changed(12, 7), "file version 2, ISA version 7"),
         (raw[:-1], "bytes behind the header, it announces"),
         (changed(len(raw) - 1, 0), "checksum mismatch"),
