@@ -10,6 +10,7 @@ from fluidnpu.hw.config import CONFIGS, get_config
 from rich.console import Console
 
 from .attach_command import attach_exits
+from .network_command import write_network
 
 __all__ = ["app", "main"]
 
@@ -194,6 +195,7 @@ def compile_(
 
 
 app.command("attach-exits", context_settings={"allow_extra_args": True})(attach_exits)
+app.command("make-network")(write_network)
 
 
 @app.command()

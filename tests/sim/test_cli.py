@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 from fluidnpu.nn.program import Program
+from fluidnpu.nn.tflite_reader import read_network
 from fluidnpu.sim import cli
 from fluidnpu.sim.cli import MODELS, main
 from fluidnpu.sim.lint import WAIVERS, lint_verilog
@@ -164,3 +165,12 @@ def test_files_that_are_no_npz(tmp_path):
 
 def test_windows():
     assert cli._window("5:") == (5, None) and cli._window(":7") == (0, 7) and cli._window(None) is None
+
+
+def test_make_network(tmp_path, capsys):
+    out = tmp_path / "nets" / "kws.tflite"
+    assert call("make-network", "ds-cnn", "-o", out, "--exit-after", 2) == 0
+    assert "2,657,536 MACs, 2 exits" in capsys.readouterr().out
+    assert len(read_network(out).exits) == 2
+    assert call("make-network", "vgg", "-o", out) == 2
+    assert "unknown network 'vgg'; there are resnet50" in capsys.readouterr().err
