@@ -5,8 +5,10 @@ Everything runs on the NPU; a head adds height * width * channels (pooled) * cla
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
+from fluidnpu.hw.isa import RECIPROCAL_MAX
 
 from .exit_fitting import Fit
 from .exit_places import AttachError, Backbone, Place
@@ -22,21 +24,28 @@ LOWEST_SHARE = 0.001  # of the held-out logits that may saturate at the low end,
 
 
 class Pooling:
-    """The average pool of a head: ``window`` and equal stride, SAME padding, at most ``size`` x ``size`` pixels.
+    """The average pool of a head: ``window`` and equal stride, at most ``size`` x ``size`` pixels come out.
 
-    ``shape`` (h, w, c) is what comes out; ``window`` is None where the map is small enough as it is. Padded taps do not
-    count in an average, so that no border is lost.
+    ``shape`` (h, w, c) is what comes out; ``window`` is None where the map is small enough as it is. ``padding`` is SAME:
+    padded taps do not count in an average, so that no border is lost; VALID where the NPU could not count so many taps
+    (isa.RECIPROCAL_MAX), which loses a few lines of a large map.
     """
 
     def __init__(self, place: Place, size: int):
         if size < 1:
             raise AttachError(f"pooled size {size}; it must be at least 1")
         image = place.tensor
-        window = tuple(-(-n // size) for n in image.shape[:2])
-        pixels = [-(-n // w) for n, w in zip(image.shape[:2], window, strict=True)]
+        sides = image.shape[:2]
+        window = tuple(-(-n // size) for n in sides)
+        self.padding = "SAME"
+        if prod(window) > RECIPROCAL_MAX and any(n % w for n, w in zip(sides, window, strict=True)):
+            self.padding = "VALID"
+            smaller = [max(1, n // size) for n in sides]
+            window = tuple(s if n // s <= size else w for n, s, w in zip(sides, smaller, window, strict=True))
+        pixels = [-(-n // w) if self.padding == "SAME" else n // w for n, w in zip(sides, window, strict=True)]
         self.shape = (*pixels, image.channels)
         self.window = None if window == (1, 1) else window
-        excess = [out * w - n for out, w, n in zip(pixels, window, image.shape[:2], strict=True)]
+        excess = [max(0, out * w - n) for out, w, n in zip(pixels, window, sides, strict=True)]
         before = [e // 2 for e in excess]
         after = [e - b for e, b in zip(excess, before, strict=True)]
         pooled = Tensor("pooled", *self.shape, image.scale, image.zero_point)
@@ -45,7 +54,7 @@ class Pooling:
     @property
     def features(self) -> int:
         """Number of inputs of the classifier."""
-        return int(np.prod(self.shape))
+        return prod(self.shape)
 
     def __call__(self, maps: np.ndarray) -> np.ndarray:
         """Features int8 [n, features] of feature maps int8 [n, h, w, c], bit for bit what the operator makes."""
@@ -119,7 +128,7 @@ def add_heads(backbone: Backbone, heads: Sequence[Head]) -> bytes:
         name = net.unused_name(f"exit{number}")
         x = net.tensor(head.place.index)
         if head.pooling.window:
-            x = net.average_pool_2d(x, head.pooling.window, padding="SAME", name=f"{name}/pool")
+            x = net.average_pool_2d(x, head.pooling.window, padding=head.pooling.padding, name=f"{name}/pool")
         weights = (head.weights.astype(np.int16) + 128).astype(np.uint8) if unsigned else head.weights
         logits = net.fully_connected(
             net.flatten(x, name=f"{name}/flatten"),

@@ -30,10 +30,10 @@ def heads_of(backbone, wanted, size, seed=0, features=None):
     return heads
 
 
-@pytest.mark.parametrize("size", [1, 2, 4, 5, 20])
-def test_pools_and_logits_are_the_operators(size):
+@pytest.mark.parametrize("shape, size", [*(((11, 6, 3), n) for n in (1, 2, 4, 5, 20)), ((75, 70, 3), 4)])
+def test_pools_and_logits_are_the_operators(shape, size):
     """Features as AVERAGE_POOL_2D makes them, logits within a step of the float classifier's."""
-    backbone = Backbone(residual_backbone(), "residual")
+    backbone = Backbone(residual_backbone(shape=shape), "residual")
     heads = heads_of(backbone, ["first", "sum"], size)
     data = add_heads(backbone, heads)
     file = TfliteFile(data, "with exits")
@@ -41,7 +41,7 @@ def test_pools_and_logits_are_the_operators(size):
     wanted = [
         i for n in (1, 2) for i in (heads[n - 1].place.index, names[f"exit{n}/flatten"], names[f"exit{n}/logits"])
     ]
-    images = np.random.default_rng(1).integers(-128, 128, (20, 11, 6, 3)).astype(np.int8)
+    images = np.random.default_rng(1).integers(-128, 128, (20, *shape)).astype(np.int8)
     values = run_litert(data, images, wanted)
     for head, (maps, features, logits) in zip(heads, (values[:3], values[3:]), strict=True):
         h, w, c = head.pooling.shape
@@ -79,3 +79,20 @@ def test_heads_that_cannot_be_quantised():
             quantise_head(place, pool, fit, values, 1.0)
     with pytest.raises(AttachError, match="pooled size 0; it must be at least 1"):
         Pooling(place, 0)
+
+
+@pytest.mark.parametrize(
+    "shape, size, window, padding",
+    [
+        ((32, 32, 3), 4, (8, 8), "SAME"),
+        ((11, 6, 3), 4, (3, 2), "SAME"),
+        ((112, 112, 3), 4, (28, 28), "SAME"),  # nothing is padded
+        ((75, 70, 3), 4, (18, 17), "VALID"),  # 19 x 18 taps, some of them padded, would be too many
+        ((600, 7, 3), 4, (150, 2), "VALID"),
+    ],
+)
+def test_windows(shape, size, window, padding):
+    (place,) = find_places(Backbone(residual_backbone(shape=shape), "residual"), ["sum"])
+    pool = Pooling(place, size)
+    assert (pool.window, pool.padding) == (window, padding)
+    assert max(pool.shape[:2]) <= size
