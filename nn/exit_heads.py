@@ -26,9 +26,9 @@ LOWEST_SHARE = 0.001  # of the held-out logits that may saturate at the low end,
 class Pooling:
     """The average pool of a head: ``window`` and equal stride, at most ``size`` x ``size`` pixels come out.
 
-    ``shape`` (h, w, c) is what comes out; ``window`` is None where the map is small enough as it is. ``padding`` is SAME:
-    padded taps do not count in an average, so that no border is lost; VALID where the NPU could not count so many taps
-    (isa.RECIPROCAL_MAX), which loses a few lines of a large map.
+    ``shape`` (h, w, c) is what comes out; ``window`` is None where the map is small enough as it is. ``padding`` is
+    SAME: padded taps do not count in an average, so that no border is lost; VALID where the NPU could not count so many
+    taps (isa.RECIPROCAL_MAX), which loses a few lines of a large map.
     """
 
     def __init__(self, place: Place, size: int):
