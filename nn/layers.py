@@ -162,6 +162,7 @@ class Depthwise(Window):
     multiplier: np.ndarray = field(kw_only=True)
     shift: np.ndarray = field(kw_only=True)
     rounding: Rounding = field(kw_only=True, default=Rounding.DOUBLE)
+    useful: int | None = field(kw_only=True, default=None)
 
     def __post_init__(self) -> None:
         w, outs, ins = self.weights, self.output.channels, self.input.channels
@@ -185,7 +186,7 @@ class Depthwise(Window):
 
     @property
     def macs(self) -> int:
-        return self.output.height * self.output.width * self.weights.size
+        return self.output.height * self.output.width * self.weights.size if self.useful is None else self.useful
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ from .rewrite import Joined
 __all__ = ["CompileError", "Step", "fold_options", "geometry_of", "lower"]
 
 
-MAX_PIXEL_WORDS = 1023  # of an input pixel
 _OPERATIONS = (Conv, Joined, Mean, Pad, Pool)
 
 
@@ -102,7 +101,7 @@ def _split(layer, config, longest, head):
 
 def _seen_as_image(layer, config):
     """A fully connected layer whose vector is too long for a pixel reads the same bytes as a row of pixels."""
-    most = MAX_PIXEL_WORDS * config.lanes // config.bus_bytes * config.bus_bytes
+    most = mapping.MAX_PIXEL_WORDS * config.lanes // config.bus_bytes * config.bus_bytes
     channels = layer.input.channels
     if not isinstance(layer, Conv) or layer.input.shape[:2] != (1, 1) or layer.kernel != (1, 1) or channels <= most:
         return layer

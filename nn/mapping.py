@@ -23,6 +23,7 @@ __all__ = [
     "tile_cycles",
 ]
 
+MAX_PIXEL_WORDS = 1023  # of an input pixel
 MAX_SEGMENTS = 255  # of a row: a field of the descriptor
 LATENCY = 120  # from a tile's last sum to the first sum of one that reads its output, beside the transfers themselves
 LOAD_DELAY = 90  # from a tile's start to the next one's first stripe beat: dealing and the memory's latency
@@ -216,6 +217,11 @@ def fits(config, geometry, variant):
     kr, kd = 1 << variant.log2_kr, 1 << variant.log2_kd
     stripe = geometry.stripe_pixels(config) * geometry.in_pixel_beats
     capacity = config.bank_beats * config.max_stack // kr
+    if geometry.in_pixel_beats * config.words_per_beat > MAX_PIXEL_WORDS:
+        return (
+            f"a pixel of its input takes {geometry.in_pixel_beats * config.bus_bytes} bytes, at most "
+            f"{MAX_PIXEL_WORDS * config.lanes} can be"
+        )
     if kr * kd > config.max_stack:
         return f"kr * kd = {kr * kd} is more than max_stack = {config.max_stack}"
     if geometry.in_pixel_beats % kd or stripe % kd or (geometry.pool and kd > 1):

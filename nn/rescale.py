@@ -14,14 +14,19 @@ _MAX_LEFT = 22  # of a shift: 255 << 22 is within int32
 _VALUES = np.arange(INT8_MIN, INT8_MAX + 1)
 
 
-def rescaled(name: str, image: Tensor, made: Tensor, clamp: tuple[int, int]) -> Pool | Depthwise | None:
+def rescaled(
+    name: str, image: Tensor, made: Tensor, clamp: tuple[int, int], factor: float | None = None
+) -> Pool | Depthwise | None:
     """The layer that gives every value of ``image`` the scale and zero point of ``made`` and clamps it.
 
-    As the RELU kernels do it: they divide the scales in float32 and round twice. None if the factor is too large.
+    ``factor``: between the scales; by default as the RELU kernels divide them, in float32. Rounds twice. None if the
+    factor is too large.
     """
     if made.quantisation == image.quantisation:
         return Pool(name, image, made, window=(1, 1), stride=(1, 1), clamp=clamp)
-    multiplier, shift = quantize_multiplier(float(np.float32(image.scale) / np.float32(made.scale)))
+    if factor is None:
+        factor = float(np.float32(image.scale) / np.float32(made.scale))
+    multiplier, shift = quantize_multiplier(factor)
     if shift > _MAX_LEFT:
         return None
     return _depthwise(name, image, made, 1, 0, multiplier, shift, Rounding.DOUBLE, clamp)

@@ -16,7 +16,12 @@ __all__ = ["RANGES", "AlignedBuffer", "Op", "Tensor", "TfliteBuilder"]
 Op = schema.BuiltinOperator
 OptionsKind = schema.BuiltinOptions
 
-TYPES = {"int8": schema.TensorType.INT8, "uint8": schema.TensorType.UINT8, "int32": schema.TensorType.INT32}
+TYPES = {
+    "int8": schema.TensorType.INT8,
+    "uint8": schema.TensorType.UINT8,
+    "int32": schema.TensorType.INT32,
+    "float32": schema.TensorType.FLOAT32,
+}
 
 RANGES = {"int8": (-128, 127), "uint8": (0, 255)}  # of activations
 
@@ -26,17 +31,20 @@ VERSIONS = {
     Op.AVERAGE_POOL_2D: 2,
     Op.CONCATENATION: 2,
     Op.CONV_2D: 3,
+    Op.DEQUANTIZE: 2,
     Op.DEPTHWISE_CONV_2D: 3,
     Op.FULLY_CONNECTED: 4,
     Op.MAX_POOL_2D: 2,
     Op.MEAN: 2,
     Op.PAD: 2,
     Op.PADV2: 2,
+    Op.QUANTIZE: 2,
     Op.RELU: 2,
     Op.RELU6: 2,
     Op.RELU_N1_TO_1: 1,
     Op.RESHAPE: 1,
     Op.SOFTMAX: 2,
+    Op.SQUEEZE: 1,
 }
 
 
@@ -88,16 +96,23 @@ class TfliteBuilder:
         self._inputs.append(tensor.index)
         return tensor
 
-    def _activation(self, name: str, shape: tuple[int, ...], scale: float, zero_point: int) -> Tensor:
+    def float_input(self, shape, *, name: str = "input") -> Tensor:
+        """A float32 input, to be quantised first."""
+        shape = tuple(int(n) for n in shape)
+        tensor = Tensor(self._tensor(name, shape, "float32"), shape, 1.0, 0, name)
+        self._inputs.append(tensor.index)
+        return tensor
+
+    def _activation(self, name: str, shape: tuple[int, ...], scale: float, zero_point: int, dtype=None) -> Tensor:
         if not shape or min(shape) < 1:
             raise ValueError(f"{name}: shape {list(shape)} must have sizes of at least 1")
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"{name}: scale {scale} must be finite and above 0")
-        low, high = RANGES[self.dtype]
+        low, high = RANGES[dtype or self.dtype]
         if not low <= zero_point <= high:
             raise ValueError(f"{name}: zero point {zero_point} must be in {low}..{high}")
         scale = float(np.float32(scale))
-        index = self._tensor(name, shape, self.dtype, [scale], [int(zero_point)])
+        index = self._tensor(name, shape, dtype or self.dtype, [scale], [int(zero_point)])
         return Tensor(index, shape, scale, int(zero_point), name)
 
     def _tensor(self, name, shape, type_name, scale=None, zero_point=None, axis=0, buffer=0) -> int:

@@ -2,7 +2,7 @@
 
 A function takes the reader of the file and the operator; it appends a layer or, for RESHAPE and SOFTMAX, notes what
 its output stands for. It refuses what the layer cannot express with an UnsupportedNetwork error. Operators with
-windows or weights are in tflite_windows.py.
+windows or weights are in tflite_windows.py, those that change shapes and types in tflite_types.py.
 """
 
 from functools import partial
@@ -15,6 +15,7 @@ from .graph import Add, Concat, Conv, Mean, Pad, Tensor
 from .quantize import Kernels, activation_range, add_factors, mean_multiplier
 from .rescale import IDENTITY, float_rescaled, kept, rescaled
 from .tflite_file import Operator, TfliteTensor
+from .tflite_types import dequantize, quantize, reshape, shape_arithmetic
 from .tflite_windows import (
     INT32_MAX,
     MAX_SHIFT,
@@ -171,21 +172,6 @@ def _relu(activation: str, r: "Reader", op: Operator) -> None:
     r.layers.append(layer)
 
 
-def _reshape(r: "Reader", op: Operator) -> None:
-    x, _ = r.ends(op, 1, 2)  # the output tensor has the new shape
-    out = op.outputs[0]
-    image = r.image(op, x)
-    r.check_data(op, out)
-    if out.size != x.size or (out.scales, out.zero_points) != (x.scales, x.zero_points):
-        r.file.fail(f"{list(x.shape)} to {list(out.shape)}, or other scales", "reshapes that keep every byte", op, out)
-    if out.data is not None or out.index in r.made:
-        r.file.fail("a constant, or made twice", "tensors made once", op, out)
-    r.reshape_input(out)
-    image = r.image(op, x)
-    r.made[out.index] = image
-    r.aliases[r.unique_name(out)] = image.name
-
-
 def _softmax(r: "Reader", op: Operator) -> None:
     (x,) = r.ends(op, 1, 1)
     out = op.outputs[0]
@@ -195,7 +181,7 @@ def _softmax(r: "Reader", op: Operator) -> None:
         r.file.fail(f"softmax over {list(x.shape)}", "softmax over one vector of classes", op, x)
     if not 0 < options.beta < float("inf"):
         r.file.fail(f"beta {options.beta}", "positive beta", op, out)
-    if all(out is not tensor for tensor in r.file.outputs):
+    if not r.is_output(out):
         r.file.fail("SOFTMAX is not at an output", "SOFTMAX as the last operator of an exit", op, out)
     r.softmax[out.index] = x, options.beta
 
@@ -206,15 +192,22 @@ OPERATORS = {
     _Op.AVERAGE_POOL_2D: average_pool_2d,
     _Op.CONCATENATION: _concatenation,
     _Op.CONV_2D: conv_2d,
+    _Op.DEQUANTIZE: dequantize,
     _Op.DEPTHWISE_CONV_2D: depthwise_conv_2d,
+    _Op.EXPAND_DIMS: reshape,
     _Op.FULLY_CONNECTED: fully_connected,
     _Op.MAX_POOL_2D: max_pool_2d,
     _Op.MEAN: _mean,
+    _Op.PACK: shape_arithmetic,
     _Op.PAD: _pad,
     _Op.PADV2: _pad,
+    _Op.QUANTIZE: quantize,
     _Op.RELU: partial(_relu, "RELU"),
     _Op.RELU6: partial(_relu, "RELU6"),
     _Op.RELU_N1_TO_1: partial(_relu, "RELU_N1_TO_1"),
-    _Op.RESHAPE: _reshape,
+    _Op.RESHAPE: reshape,
+    _Op.SHAPE: shape_arithmetic,
     _Op.SOFTMAX: _softmax,
+    _Op.SQUEEZE: reshape,
+    _Op.STRIDED_SLICE: shape_arithmetic,
 }

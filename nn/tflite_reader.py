@@ -43,13 +43,16 @@ class Reader:
         self.softmax: dict[int, tuple[TfliteTensor, float]] = {}  # index of its output -> input and beta
         self.aliases: dict[str, str] = {}
         self.names: set[str] = set()
+        self.input: Tensor | None = None
+        self.float_input: TfliteTensor | None = None  # what a QUANTIZE makes the input of
 
     def network(self) -> Network:
         """The whole file."""
         file = self.file
         if len(file.inputs) != 1:
             file.fail(f"{len(file.inputs)} inputs", "1 input")
-        self.input = self.new_tensor(None, file.inputs[0])
+        if not self.quantizes_input():
+            self.input = self.new_tensor(None, file.inputs[0])
         for op in file.operators:
             if op.code not in OPERATORS:
                 supported = ", ".join(sorted(enum_name(_Op, code) for code in OPERATORS))
@@ -64,6 +67,25 @@ class Reader:
             raise
         except ValueError as error:
             file.fail(str(error), "outputs made by layers")
+
+    def quantizes_input(self) -> bool:
+        """The input is float32 and one QUANTIZE reads it: what it makes is the input of the network."""
+        (x,) = self.file.inputs
+        readers = [op.code for op in self.file.operators if any(t is x for t in op.inputs)]
+        if x.type == schema.TensorType.FLOAT32 and readers == [_Op.QUANTIZE]:
+            self.float_input = x
+            return True
+        return False
+
+    def is_output(self, tensor: TfliteTensor) -> bool:
+        """It is an output, or nothing but its type is changed on the way to one."""
+        if any(tensor is output for output in self.file.outputs):
+            return True
+        readers = [op for op in self.file.operators if any(x is tensor for x in op.inputs)]
+        return bool(readers) and all(
+            op.code in (_Op.QUANTIZE, _Op.DEQUANTIZE) and any(op.outputs[0] is output for output in self.file.outputs)
+            for op in readers
+        )
 
     def ends_of_network(self) -> dict[str, tuple]:
         """``exits`` if every output is a vector of classes, otherwise no exits and ``outputs``."""
@@ -119,16 +141,21 @@ class Reader:
     # --- tensors ------------------------------------------------------------------------------------------------
 
     def new_tensor(
-        self, op: Operator | None, tensor: TfliteTensor, image_shape: tuple[int, int, int] | None = None
+        self,
+        op: Operator | None,
+        tensor: TfliteTensor,
+        image_shape: tuple[int, int, int] | None = None,
+        other_type: bool = False,
     ) -> Tensor:
         """The image that ``tensor`` will hold, from now on known as made.
 
-        ``image_shape``: (h, w, c) of its bytes, where the tensor may be a flattened image.
+        ``image_shape``: (h, w, c) of its bytes, where the tensor may be a flattened image; ``other_type``: it need not
+        have the type of the operator's inputs.
         """
         self.check_data(op, tensor)
         if tensor.data is not None or tensor.index in self.made:
             self.file.fail("a constant, or made twice", "tensors made once", op, tensor)
-        for x in () if op is None else op.inputs:
+        for x in () if op is None or other_type else op.inputs:
             if x is not None and x.type in _TYPES and x.type != tensor.type:
                 names = [enum_name(schema.TensorType, t.type) for t in (x, tensor)]
                 self.file.fail(f"input {names[0]}, output {names[1]}", "operators of one type", op, tensor)
@@ -147,7 +174,7 @@ class Reader:
 
     def reshape_input(self, tensor: TfliteTensor) -> None:
         """Where the input is reshaped before any layer has read it, it has the shape of ``tensor`` from the start."""
-        if self.made.get(self.file.inputs[0].index) is not self.input or self.layers:
+        if self.layers:
             return
         if len(tensor.shape) == 4 and tensor.shape[0] == 1:
             before, self.input = (

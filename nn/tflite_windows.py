@@ -142,31 +142,56 @@ def _append_weighted(
 
 
 def conv_2d(r: "Reader", op: Operator) -> None:
-    """CONV_2D without dilation and groups."""
+    """CONV_2D; dilation and groups are zeros among the weights."""
     x, w, bias = r.ends(op, 2, 3)
     out = op.outputs[0]
     options = r.options(op, schema.Conv2DOptionsT)
     image = r.image_4d(op, x)
     kernels = r.weights(op, w, 4)
-    if (options.dilationHFactor, options.dilationWFactor) != (1, 1):
-        r.file.fail(f"dilation {options.dilationHFactor} x {options.dilationWFactor}", "dilation 1 x 1", op, out)
-    if kernels.shape[3] != image.channels:
-        r.file.fail(f"{kernels.shape[3]} input channels of {image.channels}", "convolutions without groups", op, w)
+    groups, rest = divmod(image.channels, kernels.shape[3])
+    if rest or not groups or len(kernels) % groups:
+        r.file.fail(f"{kernels.shape[3]} input channels of {image.channels}", "whole groups of channels", op, w)
+    kernels, useful = _ungrouped(_dilated(r, op, kernels, options), groups), kernels.size
     geometry = _window(r, op, image, out, kernels.shape[1:3], options)
     if out.shape != (1, *out.shape[1:3], len(kernels)):
         r.file.fail(f"shape {list(out.shape)} for {len(kernels)} kernels", "consistent shapes", op, out)
+    if kernels.size != useful:
+        geometry["useful"] = useful * out.shape[1] * out.shape[2]
     _append_weighted(r, Conv, op, image, w, kernels, bias, options.fusedActivationFunction, **geometry)
 
 
+def _dilated(r: "Reader", op: Operator, kernels: np.ndarray, options) -> np.ndarray:
+    """Kernels [n, kh, kw, c] with zeros between their taps, as the dilation says."""
+    dilation = options.dilationHFactor, options.dilationWFactor
+    if min(dilation) < 1:
+        r.file.fail(f"dilation {dilation}", "dilation of at least 1", op, op.outputs[0])
+    if dilation == (1, 1):
+        return kernels
+    n, kh, kw, c = kernels.shape
+    spread = np.zeros((n, (kh - 1) * dilation[0] + 1, (kw - 1) * dilation[1] + 1, c), kernels.dtype)
+    spread[:, :: dilation[0], :: dilation[1]] = kernels
+    return spread
+
+
+def _ungrouped(kernels: np.ndarray, groups: int) -> np.ndarray:
+    """Kernels [n, kh, kw, c] of ``groups`` groups over all channels [n, kh, kw, groups * c]."""
+    if groups == 1:
+        return kernels
+    n, kh, kw, c = kernels.shape
+    whole = np.zeros((n, kh, kw, groups * c), kernels.dtype)
+    for g in range(groups):
+        members = slice(g * n // groups, (g + 1) * n // groups)
+        whole[members, :, :, g * c : (g + 1) * c] = kernels[members]
+    return whole
+
+
 def depthwise_conv_2d(r: "Reader", op: Operator) -> None:
-    """DEPTHWISE_CONV_2D without dilation; any depth multiplier."""
+    """DEPTHWISE_CONV_2D; any depth multiplier, dilation is zeros among the weights."""
     x, w, bias = r.ends(op, 2, 3)
     out = op.outputs[0]
     options = r.options(op, schema.DepthwiseConv2DOptionsT)
     image = r.image_4d(op, x)
     kernels = r.weights(op, w, 4)
-    if (options.dilationHFactor, options.dilationWFactor) != (1, 1):
-        r.file.fail(f"dilation {options.dilationHFactor} x {options.dilationWFactor}", "dilation 1 x 1", op, out)
     channels = kernels.shape[3]
     if kernels.shape[0] != 1 or channels % image.channels:
         r.file.fail(
@@ -175,9 +200,12 @@ def depthwise_conv_2d(r: "Reader", op: Operator) -> None:
             op,
             w,
         )
+    kernels, useful = _dilated(r, op, kernels, options), kernels.size
     geometry = _window(r, op, image, out, kernels.shape[1:3], options)
     if out.shape != (1, *out.shape[1:3], channels):
         r.file.fail(f"shape {list(out.shape)} for {channels} kernels", "consistent shapes", op, out)
+    if kernels.size != useful:
+        geometry["useful"] = useful * out.shape[1] * out.shape[2]
     kernels = np.ascontiguousarray(kernels[0].transpose(2, 0, 1))
     _append_weighted(r, Depthwise, op, image, w, kernels, bias, options.fusedActivationFunction, **geometry)
 

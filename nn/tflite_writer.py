@@ -53,7 +53,7 @@ class TfliteWriter(TfliteBuilder):
     def conv_2d(self, x: Tensor, weights, bias, weight_scale, *, scale, zero_point, **window) -> Tensor:
         """CONV_2D. weights int8 [out_channels, kh, kw, in_channels], bias int32 [out_channels], weight_scale per
         channel or one number. window: stride=1, dilation=1 (one number or (height, width)), padding="SAME",
-        activation="NONE", weight_zero_point=0 (uint8 networks), name=None."""
+        activation="NONE", weight_zero_point=0 (uint8 networks), groups=1 (in_channels is of one), name=None."""
         return self._convolution("conv_2d", x, weights, bias, weight_scale, scale, zero_point, **window)
 
     def depthwise_conv_2d(self, x: Tensor, weights, bias, weight_scale, *, scale, zero_point, **window) -> Tensor:
@@ -62,12 +62,12 @@ class TfliteWriter(TfliteBuilder):
 
     def _convolution(
         self, operator, x, weights, bias, weight_scale, scale, zero_point, *, weight_zero_point=0,
-        stride=1, dilation=1, padding="SAME", activation="NONE", name=None,
+        groups=1, stride=1, dilation=1, padding="SAME", activation="NONE", name=None,
     ) -> Tensor:  # fmt: skip
         name = self._name(name, operator)
         batch, in_height, in_width, in_channels = _image(name, x)
         depthwise = operator == "depthwise_conv_2d"
-        axis, shape = (3, (1, None, None, None)) if depthwise else (0, (None, None, None, in_channels))
+        axis, shape = (3, (1, None, None, None)) if depthwise else (0, (None, None, None, in_channels // groups))
         parameters = self._weights(name, x, weights, bias, weight_scale, weight_zero_point, shape=shape, axis=axis)
         channels, kernel = np.shape(weights)[axis], np.shape(weights)[1:3]
         if depthwise and channels % in_channels:
@@ -189,6 +189,25 @@ class TfliteWriter(TfliteBuilder):
         constant = self._constant(f"{name}/shape", np.array(shape, np.int32))
         output = self._activation(name, shape, x.scale, x.zero_point)
         return self._operator(Op.RESHAPE, [x.index, constant], output, schema.ReshapeOptionsT(newShape=list(shape)))
+
+    def squeeze(self, x: Tensor, *, name=None) -> Tensor:
+        """SQUEEZE of height and width that are 1."""
+        name = self._name(name, "squeeze")
+        if len(x.shape) != 4 or x.shape[1:3] != (1, 1):
+            raise ValueError(f"{name}: shape {list(x.shape)} must be [batch, 1, 1, channels]")
+        output = self._activation(name, (x.shape[0], x.shape[3]), x.scale, x.zero_point)
+        return self._operator(Op.SQUEEZE, [x.index], output, schema.SqueezeOptionsT(squeezeDims=[1, 2]))
+
+    def quantize(self, x: Tensor, *, scale, zero_point, dtype=None, name=None) -> Tensor:
+        """QUANTIZE of a float32 input, or to another scale, zero point or type."""
+        output = self._activation(self._name(name, "quantize"), x.shape, scale, zero_point, dtype)
+        return self._operator(Op.QUANTIZE, [x.index], output, schema.QuantizeOptionsT())
+
+    def dequantize(self, x: Tensor, *, name=None) -> Tensor:
+        """DEQUANTIZE to float32, at an output."""
+        name = self._name(name, "dequantize")
+        output = Tensor(self._tensor(name, x.shape, "float32"), x.shape, 1.0, 0, name)
+        return self._operator(Op.DEQUANTIZE, [x.index], output, schema.DequantizeOptionsT())
 
     def flatten(self, x: Tensor, *, name=None) -> Tensor:
         """RESHAPE to [batch, everything else]."""

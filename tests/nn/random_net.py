@@ -6,7 +6,7 @@ from fluidnpu.nn.tflite_writer import TfliteWriter
 __all__ = ["OPERATORS", "POINTWISE", "WINDOWS", "RandomNet"]
 
 WINDOWS = ["conv", "depthwise", "pool", "max_pool"]
-POINTWISE = ["pixels", "add", "relu", "concat", "pad"]
+POINTWISE = ["pixels", "add", "relu", "concat", "pad", "quantize", "dilated", "grouped"]
 OPERATORS = [*WINDOWS, *POINTWISE, "mean", "fully_connected"]
 
 
@@ -94,6 +94,27 @@ class RandomNet:
     def relu(self, x):
         out = self.quantisation(x) if self.rng.random() < 0.6 else {}
         return self.net.relu(x, str(self.rng.choice(["RELU", "RELU6", "RELU_N1_TO_1"])), **out)
+
+    def quantize(self, x):
+        return self.net.quantize(x, **self.quantisation(x))
+
+    def dilated(self, x):
+        """CONV_2D or DEPTHWISE_CONV_2D."""
+        kernel, dilation = self.rng.integers(1, 4, 2), self.rng.integers(1, 4, 2)
+        options = dict(stride=1, dilation=dilation.tolist(), padding="SAME", activation=self.activation())
+        if self.rng.random() < 0.5:
+            weights, bias, scales, out = self.weights(x, (x.shape[3], *kernel), True)
+            weights = weights.transpose(1, 2, 0)[None]
+            return self.net.depthwise_conv_2d(x, weights, bias, scales, **out, **options)
+        weights, bias, scales, out = self.weights(x, (int(self.rng.integers(1, 9)), *kernel, x.shape[3]), True)
+        return self.net.conv_2d(x, weights, bias, scales, **out, **options)
+
+    def grouped(self, x):
+        """CONV_2D of groups of channels."""
+        groups = int(self.rng.choice([g for g in (1, 2, 3, 4, 5) if x.shape[3] % g == 0]))
+        channels = groups * int(self.rng.integers(1, 5))
+        weights, bias, scales, out = self.weights(x, (channels, 2, 3, x.shape[3] // groups), True)
+        return self.net.conv_2d(x, weights, bias, scales, **out, groups=groups, activation=self.activation())
 
     def concat(self, x):
         parts = [x, self.net.relu(x), x][: int(self.rng.integers(1, 4))]

@@ -75,6 +75,7 @@ def test_dealing():
 def test_what_does_not_fit():
     for geometry, variant, message in (
         (CONV, Variant(2, 1, 1), "kr * kd = 8 is more than max_stack = 4"),
+        (replace(CONV, in_pixel_beats=1024), Variant(0, 0, 1), "a pixel of its input takes 8192 bytes, at most 8184"),
         (replace(CONV, in_pixel_beats=3, in_w=7), Variant(0, 1, 1), "cannot be dealt to kd = 2 stacks"),
         (POOL, Variant(0, 1, 1), "cannot be dealt"),
         (replace(POOL, padded_average=True), Variant(1, 0, 1), "a padded average pool cannot be row stacked"),

@@ -187,7 +187,7 @@ def swap_outputs(order):
     return edit
 
 
-OPERATORS = "ADD, AVERAGE_POOL_2D, CONCATENATION, CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, MAX_POOL_2D, MEAN, PAD"
+OPERATORS = "ADD, AVERAGE_POOL_2D, CONCATENATION, CONV_2D, DEPTHWISE_CONV_2D, DEQUANTIZE, EXPAND_DIMS, FULLY_CONNECTED"
 REFUSED = {
     # name: (edit, pieces of the message after the file name)
     "unknown operator": (
@@ -235,10 +235,10 @@ REFUSED = {
     "weights type": (set_tensor("first/weights", type=schema.TensorType.INT4), ["'first/weights'", "INT4"]),
     "weights computed": (set_tensor("first/weights", buffer=0), ["'first/weights'", "computed INT8", "constant INT8"]),
     "weights short": (cut_data("first/weights"), ["'first/weights'", "3 bytes of data for shape [4, 3, 3, 2]"]),
-    "groups": (set_tensor("first/weights", shape=[8, 3, 3, 1]), ["'first/weights'", "without groups"]),
+    "groups": (set_tensor("first/weights", shape=[2, 3, 3, 4]), ["'first/weights'", "whole groups of channels"]),
     "bias type": (set_tensor("first/bias", type=schema.TensorType.INT64), ["'first/bias'", "INT64", "constant INT32"]),
     "accumulator": (set_quantization("first", scale=[1e-9]), ["operator 0 CONV_2D", "accumulators may reach"]),
-    "dilation": (set_options(0, dilationHFactor=2), ["'first'", "dilation 2 x 1", "dilation 1 x 1"]),
+    "dilation": (set_options(0, dilationHFactor=0), ["'first'", "dilation (0, 1)", "dilation of at least 1"]),
     "stride": (set_options(0, strideW=0), ["operator 0 CONV_2D", "stride (1, 0)"]),
     "padding": (set_options(0, padding=7), ["operator 0 CONV_2D", "padding 7; supported: SAME, VALID"]),
     "activation": (set_options(0, fusedActivationFunction=4), ["'first'", "activation TANH; supported: NONE, RELU"]),
