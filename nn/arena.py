@@ -19,14 +19,14 @@ def lay_out(rewritten, steps, config, reuse=True):
     first_write, last_read, producer = {network.input.name: -1}, {network.input.name: -1}, {}
     for i, step in enumerate(steps):
         if step.layer is not None:
-            name = step.layer.output.name
+            name = step.output.name
             producer[name] = i
             while name in rewritten.inside:
                 name = rewritten.inside[name][0]
                 producer[name] = i
             first_write.setdefault(name, i)
             last_read[name] = i  # at least until it is written
-            for tensor in step.layer.inputs:
+            for tensor in step.inputs:
                 last_read[rewritten.place_of(tensor.name)[0]] = i
     for tensor in network.outputs:
         last_read[rewritten.place_of(tensor.name)[0]] = len(steps)
@@ -57,9 +57,9 @@ def lay_out(rewritten, steps, config, reuse=True):
 def place_tensors(tensors, first_write, last_read, bus_bytes, reuse=True, tail=None):
     """Offsets for tensors; returns (dict name -> TensorPlace, arena bytes).
 
-    A tensor lives from the operation that writes it to the last one that reads it. A tile reads all its inputs before
-    it starts and tiles of a sample start in program order, so an operation may write where any earlier one has read;
-    only its own inputs must stay.
+    A tensor lives from the operation that writes it to the last one that reads it. A tile has read all its inputs
+    before its last values are drained, and tiles of a sample are drained in program order, so an operation may write
+    where any earlier one has read; only its own inputs must stay.
 
     Parameters
     ----------

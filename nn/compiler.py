@@ -85,8 +85,9 @@ def compile_network(network, config, options=CompileOptions()):
             ops.append(OpInfo(name, step.op.name, exit=step.exit, head=step.head))
         else:
             values, info = _layer(step, config, places, region, longest, nseg_of)
-            source = producer.get(step.layer.input.name)
-            values["producer"] = isa.NO_PRODUCER if source is None else source
+            values["producer"] = producer.get(step.layer.input.name, isa.NO_PRODUCER)
+            if step.addition:
+                values["res_producer"] = producer.get(step.addition.residual.name, isa.NO_PRODUCER)
             nseg_of |= {name: values["nseg"] for name, last in producer.items() if last == i}
             ops.append(info)
         try:
@@ -151,8 +152,8 @@ def _layer(step, config, places, region, longest, nseg_of):
     """(descriptor values, OpInfo) of a layer or of a part of its output channels."""
     layer = step.layer
     low, high = step.channels
-    source, target = _seen(layer.input, places, config), places[layer.output.name]
-    geometry = geometry_of(layer, config, source.pixel_beats, target.pixel_beats)
+    source, target = _seen(layer.input, places, config), places[step.output.name]
+    geometry = geometry_of(layer, config, step.addition, source.pixel_beats, target.pixel_beats)
     geometry = replace(geometry, out_channels=high - low)
     try:
         variants, selection = mapping.choose_variants(config, geometry, longest)
@@ -188,6 +189,7 @@ def _layer(step, config, places, region, longest, nseg_of):
         "stripe_pixels": stripe_pixels,
         "stripe_line_beats": stripe_pixels * source.pixel_beats,
         **_arithmetic(layer),
+        **_residual(step.addition, places, nseg_of, low),
     }
     for what in ("in_w", "in_h", "out_w", "out_h"):
         if values[what] >> DIMENSION_BITS:
@@ -231,7 +233,7 @@ def _layer(step, config, places, region, longest, nseg_of):
     info = OpInfo(
         step.name,
         values["op"].name,
-        tensor=layer.output.name,
+        tensor=step.output.name,
         macs=layer.macs * (high - low) // layer.output.channels,
         head=step.head,
         tile_cycles=max(mapping.longest_tile(config, geometry, v) for v in variants),
@@ -310,6 +312,28 @@ def _arithmetic(layer):
         return values | {"padded_average": 1}
     bits, reciprocal = _reciprocal(taps)
     return values | {"bias": taps, "multiplier": reciprocal, "shift": bits}
+
+
+def _residual(addition, places, nseg_of, low):
+    """Descriptor fields of a second operand, from channel ``low`` on, and of its addition."""
+    if addition is None:
+        return {}
+    add, place = addition.add, places[addition.residual.name]
+    values = {
+        "residual": 1,
+        "res_offset": place.offset + low,
+        "res_line_beats": place.line_beats,
+        "res_pixel_beats": place.pixel_beats,
+        "res_producer_nseg": nseg_of[place.name],
+        "add_left_zero": addition.own.zero_point,
+        "add_right_zero": addition.residual.zero_point,
+        "add_zero": add.output.zero_point,
+        "add_clamp_min": add.clamp[0],
+        "add_clamp_max": add.clamp[1],
+    }
+    for name, (multiplier, shift) in (("left_", addition.left), ("right_", addition.right), ("", add.result)):
+        values |= {f"add_{name}multiplier": multiplier, f"add_{name}shift": shift}
+    return values
 
 
 def _reciprocal(count):

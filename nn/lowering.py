@@ -7,14 +7,15 @@ import numpy as np
 from fluidnpu.hw import isa
 
 from . import mapping
-from .graph import Conv, Layer, Mean, Network, Pad, Pool, Tensor
+from .fusion import Addition, fused_additions, identity_of
+from .graph import Add, Conv, Layer, Mean, Network, Pad, Pool, Tensor
 from .program import FoldedInput
 from .rewrite import Joined
 
 __all__ = ["CompileError", "Step", "fold_options", "geometry_of", "lower"]
 
 
-_OPERATIONS = (Conv, Joined, Mean, Pad, Pool)
+_OPERATIONS = (Add, Conv, Joined, Mean, Pad, Pool)
 
 
 class CompileError(ValueError):
@@ -23,19 +24,33 @@ class CompileError(ValueError):
 
 @dataclass(frozen=True)
 class Step:
-    """An operation: a layer (or ``channels`` low..high-1 of its output), or EXIT / JUMP of ``exit``."""
+    """An operation: a layer (or ``channels`` low..high-1 of its output), or EXIT / JUMP of ``exit``.
+
+    addition : the second tensor that is added to what the layer makes
+    """
 
     op: isa.Op
     name: str
     layer: Layer | None = None
+    addition: Addition | None = None
     channels: tuple = (0, 0)
     exit: int = -1
     head: int = -1  # exit whose head it belongs to
     target: int = 0  # JUMP: operation after the head
 
+    @property
+    def output(self) -> Tensor:
+        """The tensor that a layer's operation writes."""
+        return self.addition.add.output if self.addition else self.layer.output
 
-def geometry_of(layer, config, in_pixel_beats=None, out_pixel_beats=None):
-    """The layer as the mapping sees it; beats from one pixel to the next of input and output, if they are known."""
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The tensors that a layer's operation reads."""
+        return (*self.layer.inputs, self.addition.residual) if self.addition else self.layer.inputs
+
+
+def geometry_of(layer, config, addition=None, in_pixel_beats=None, out_pixel_beats=None):
+    """The layer, with what is added to it, as the mapping sees it; beats from one pixel to the next of input and output, if they are known."""
     (kh, kw), (sy, sx) = layer.kernel, getattr(layer, "stride", (1, 1))
     return mapping.Geometry(
         name=layer.name,
@@ -52,6 +67,7 @@ def geometry_of(layer, config, in_pixel_beats=None, out_pixel_beats=None):
         out_channels=layer.output.channels,
         out_pixel_beats=out_pixel_beats or ceil(layer.output.channels / config.bus_bytes),
         padded_average=isinstance(layer, Pool) and any(layer.padding),
+        residual=addition is not None,
     )
 
 
@@ -64,12 +80,21 @@ def lower(network, config, longest):
     for layer in network.layers:
         if not isinstance(layer, _OPERATIONS) or (isinstance(layer, Conv) and layer.weights.dtype != np.int8):
             raise CompileError(f"{network.name}: layer {layer.name}, a {type(layer).__name__}, has no operation yet")
-    steps = []
+    steps, fused = [], fused_additions(network)
+
+    def operations(indices, head):
+        for i in indices:
+            layer, addition = network.layers[i], None
+            if isinstance(layer, Add):
+                layer = network.layers[fused[i]] if i in fused else identity_of(layer)
+                addition = Addition.of(network.layers[i], layer.output)
+            if i not in fused.values():
+                yield from _split(layer, addition, config, longest, head)
+
     for section in network.sections():
         last = section.exit == len(network.ends) - 1
-        for i in section.trunk:
-            steps += _split(network.layers[i], config, longest, -1)
-        head = [s for i in section.head for s in _split(network.layers[i], config, longest, section.exit)]
+        steps += operations(section.trunk, -1)
+        head = list(operations(section.head, section.exit))
         if not last:
             target = len(steps) + 1 + len(head) + 1
             steps.append(Step(isa.Op.JUMP, f"jump{section.exit}", exit=section.exit, target=target))
@@ -78,14 +103,14 @@ def lower(network, config, longest):
     return steps
 
 
-def _split(layer, config, longest, head):
+def _split(layer, addition, config, longest, head):
     """Steps of one layer: as many as it takes to keep tiles short, each a whole number of staging chunks."""
     if isinstance(layer, Joined):
         return []
     layer = _seen_as_image(layer, config)
     op = isa.Op.CONV if isinstance(layer, Conv) else isa.Op.POOL
     channels = layer.output.channels
-    geometry = geometry_of(layer, config)
+    geometry = geometry_of(layer, config, addition)
     unit = max(config.pes, mapping.chunk_beats(config, geometry) * config.bus_bytes)
     parts = 1
     if op == isa.Op.CONV:
@@ -94,7 +119,7 @@ def _split(layer, config, longest, head):
     size = ceil(ceil(channels / unit) / parts) * unit
     bounds = [(low, min(low + size, channels)) for low in range(0, channels, size)]
     return [
-        Step(op, layer.name if len(bounds) == 1 else f"{layer.name}.{k}", layer, bound, head=head)
+        Step(op, layer.name if len(bounds) == 1 else f"{layer.name}.{k}", layer, addition, bound, head=head)
         for k, bound in enumerate(bounds)
     ]
 

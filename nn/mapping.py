@@ -51,6 +51,7 @@ class Geometry:
     out_channels: int
     out_pixel_beats: int
     padded_average: bool = False
+    residual: bool = False  # a second operand of the output's shape is read
 
     def segments(self, config):
         """(nseg, seg_w): a row wider than ``rows``, or too wide for the banks or staging, is cut into segments.
@@ -168,6 +169,8 @@ def _tile_period(config, geometry, variant, subtiles):
     window = min(geometry.sy, geometry.kh)
     loads = sum((lines - 1) * window + geometry.kh for subtile in subtiles for lines in subtile) * stripe
     reads = LOAD_DELAY + loads + weight_beats(config, geometry, variant)
+    if geometry.residual:
+        reads += total * seg_w * ceil(geometry.out_channels / config.bus_bytes)
     written = total * seg_w * geometry.out_pixel_beats
     return max(tile_cycles(config, geometry, variant, max(map(sum, subtiles)), total), reads, written)
 
@@ -298,13 +301,16 @@ def _options(config, geometry):
 
 
 def longest_load(config, geometry, variant):
-    """Most stripe beats of a tile: every sub-tile full, split over as many samples as there are slots."""
+    """Most beats that are loaded before a tile starts: every sub-tile full, split over as many samples as there are
+    slots; of a second operand the first chunk."""
     lines = min(variant.max_lines, config.slots * geometry.lines(config))
     fragments = min(lines, config.slots)
     window = min(geometry.sy, geometry.kh)
     stripe = geometry.stripe_pixels(config) * geometry.in_pixel_beats
     capacity = (config.bank_beats * config.max_stack >> variant.log2_kr) // stripe
-    return min(capacity, fragments * geometry.kh + (lines - fragments) * window) * stripe << variant.log2_kr
+    loads = min(capacity, fragments * geometry.kh + (lines - fragments) * window) * stripe << variant.log2_kr
+    pixels = (lines << variant.log2_kr) * geometry.segments(config)[1]
+    return loads + (pixels * chunk_beats(config, geometry) if geometry.residual else 0)
 
 
 def longest_tile(config, geometry, variant):

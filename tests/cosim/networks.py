@@ -84,12 +84,12 @@ class _Layers:
         self.values[tensor.index] = np.clip(y, low, 6.0 if activation == "RELU6" else np.inf)
         return tensor
 
-    def _window(self, x, largest):
+    def _window(self, x, largest, same_size=False):
         """Kernel, stride, padding, activation, and the windows [n, out_h, out_w, c, kh, kw] of the images."""
         rng, (h, w) = self.rng, x.shape[1:3]
-        padding = str(rng.choice(["SAME", "VALID"]))
+        padding = "SAME" if same_size else str(rng.choice(["SAME", "VALID"]))
         kernel = [self._size(1, min(largest, n) if padding == "VALID" else largest) for n in (h, w)]
-        stride = [int(rng.choice([1, 1, 2, 3])) if n > 4 else 1 for n in (h, w)]
+        stride = [int(rng.choice([1, 1, 2, 3])) if n > 4 and not same_size else 1 for n in (h, w)]
         values = self.values[x.index]
         if padding == "SAME":
             total = [max(0, (-(-n // s) - 1) * s + k - n) for n, s, k in zip((h, w), stride, kernel, strict=True)]
@@ -97,19 +97,40 @@ class _Layers:
         windows = sliding_window_view(values, kernel, axis=(1, 2))[:, :: stride[0], :: stride[1]]
         return kernel, {"stride": stride, "padding": padding, "activation": str(rng.choice(ACTIVATIONS))}, windows
 
-    def conv(self, x, channels):
-        kernel, options, windows = self._window(x, 5)
+    def conv(self, x, channels, same_size=False):
+        kernel, options, windows = self._window(x, 5, same_size)
         taps = np.moveaxis(windows, 3, -1).reshape(*windows.shape[:3], -1)
         weights, bias, scales, y = self._linear(x, (channels, *kernel, x.shape[3]), taps)
         out = self._quantisation(y, options["activation"])
         return self._keep(self.net.conv_2d(x, weights, bias, scales, **out, **options), y, options["activation"])
 
-    def pool(self, x):
-        kernel, options, windows = self._window(x, 4)
+    def pool(self, x, same_size=False):
+        kernel, options, windows = self._window(x, 4, same_size)
         return self._keep(self.net.average_pool_2d(x, kernel, **options), windows.mean((-2, -1)), options["activation"])
 
+    def add(self, a, b):
+        activation = str(self.rng.choice(ACTIVATIONS))
+        y = self.values[a.index] + self.values[b.index]
+        out = self._quantisation(y, activation)
+        return self._keep(self.net.add(a, b, **out, activation=activation), y, activation)
+
+    def block(self, x, channels):
+        """A sum of two of: x, a pool of it, convolutions of it; one of them perhaps read by both, or twice."""
+        rng = self.rng
+        kinds = ["conv", "conv"]
+        if x.shape[3] == channels:
+            kinds = [*kinds, "x", "x", "pool"]
+        parts = []
+        for kind in rng.choice(kinds, 2):
+            part = {"conv": lambda: self.conv(x, channels, True), "pool": lambda: self.pool(x, True), "x": lambda: x}
+            parts.append(part[str(kind)]())
+        y = self.add(*parts)
+        return self.add(y, parts[0]) if rng.random() < 0.2 else y
+
     def trunk(self, x, channels):
-        """A convolution, seldom an average pool."""
+        """A convolution, seldom an average pool or a sum."""
+        if self.rng.random() < 0.3:
+            return self.block(x, int(self.rng.choice([channels, x.shape[3]])))
         if self.rng.random() < 0.25 and x.shape[1] * x.shape[2] > 1:
             return self.pool(x)
         return self.conv(x, channels)

@@ -61,6 +61,12 @@ class Story:
         places, op = self._place(tile)
         return sum(places.stripe_beats(op, f) for f in tile.fragments)
 
+    def residual_beats(self, tile):
+        """Beats of second operands that a tile reads."""
+        places, op = self._place(tile)
+        pixel = -(-places.ops[op]["out_channels"] // places.program.bus_bytes) if places.ops[op]["residual"] else 0
+        return sum(places.pixels(op, f) for f in tile.fragments) * pixel
+
 
 def tell(config, programs, outcome, *, rigid=False, unstacked=False):
     """Replay the trace against the engine model and sort it by samples."""
@@ -149,12 +155,15 @@ class _Places:
                 at = d["out_offset"] + (row * d["out_line_beats"] + x * d["out_pixel_beats"]) * bus
                 arena[at : at + d["out_channels"]] = values[row, x, channels]
 
-    def written_bytes(self, op, fragment):
-        """Bytes that a fragment writes."""
+    def pixels(self, op, fragment):
+        """Output pixels of a fragment."""
         d = self.ops[op]
         segments = [line % d["nseg"] for line in range(fragment.first, fragment.first + fragment.lines)]
-        pixels = sum(min(d["out_w"] - s * d["seg_w"], d["seg_w"]) for s in segments)
-        return pixels * d["out_channels"]
+        return sum(min(d["out_w"] - s * d["seg_w"], d["seg_w"]) for s in segments)
+
+    def written_bytes(self, op, fragment):
+        """Bytes that a fragment writes."""
+        return self.pixels(op, fragment) * self.ops[op]["out_channels"]
 
     def stripe_beats(self, op, fragment):
         """Beats that a fragment loads."""
@@ -287,16 +296,17 @@ def _check_counters(tables, outcome, story):
     assert outcome["status"] & 3 == 0, f"STATUS is {outcome['status']:#x} after the end"
     assert counters["tiles"] == len(story.tiles)
     assert counters["revocations"] == story.revocations
-    reads = counters["weight_beats"] + counters["stripe_beats"] + counters["descriptor_beats"] + counters["exit_beats"]
+    reads = sum(counters[f"{client}_beats"] for client in ("weight", "residual", "stripe", "descriptor", "exit"))
     assert reads == memory.read_beats and counters["read_bursts"] == memory.read_bursts
     assert counters["write_beats"] == memory.write_beats and counters["write_bursts"] == memory.write_bursts
-    weights = stripes = 0
+    needed = dict.fromkeys(("weight_beats", "stripe_beats", "residual_beats"), 0)
     for tile in story.tiles:
-        weights += story.descriptor(tile)[f"weight_beats{tile.variant}"]
-        stripes += story.stripe_beats(tile)
-    for name, needed in (("weight_beats", weights), ("stripe_beats", stripes)):
-        assert counters[name] >= needed, f"{name} is {counters[name]}, the tiles need {needed}"
-        assert story.revocations or counters[name] == needed, f"{name} is {counters[name]}, the tiles need {needed}"
+        needed["weight_beats"] += story.descriptor(tile)[f"weight_beats{tile.variant}"]
+        needed["stripe_beats"] += story.stripe_beats(tile)
+        needed["residual_beats"] += story.residual_beats(tile)
+    for name, beats in needed.items():
+        assert counters[name] >= beats, f"{name} is {counters[name]}, the tiles need {beats}"
+        assert story.revocations or counters[name] == beats, f"{name} is {counters[name]}, the tiles need {beats}"
     written = sum(
         tables[c.program].written_bytes(op, f) for c in story.courses.values() for op, f in c.fragments + c.late
     )

@@ -49,6 +49,8 @@ def features(config, programs, story):
             found.add("rows left out")
         if d["chunk_beats"] < d["out_pixel_beats"]:
             found.add("chunks")
+        if d["residual"]:
+            found |= {("residual", int(d["op"])), ("residual of the image", d["res_producer"] == isa.NO_PRODUCER)}
         if d["kh"] != d["kw"]:
             found.add("window not square")
         if d["out_channels"] % config.lanes:
@@ -60,7 +62,7 @@ def test_random_hosts(tiny, times):
     """Arrivals, BATCH with and without commit, priorities, LEAVE, CANCEL, FENCE, LIMIT, wrong commands, memories."""
     config, build = tiny
     found, revocations, statuses, answers = set(), 0, set(), set()
-    for programs, _, story, outcome in run_all(config, build, range(SEED, SEED + 24 * times), 14):
+    for programs, _, story, outcome in run_all(config, build, range(SEED, SEED + 30 * times), 14):
         found |= features(config, programs, story)
         revocations += story.revocations
         statuses |= {isa.Status(a.completion["status"]) for a in outcome["admissions"]}
@@ -70,7 +72,8 @@ def test_random_hosts(tiny, times):
         ("mode", 0, 0), ("mode", 1, 0), ("mode", 2, 0), ("mode", 0, 1), ("op", isa.Op.CONV), ("op", isa.Op.POOL),
         ("folded", False, False), ("folded", False, True), ("folded", True, True), "split", "padded_average",
         "average", "single_rounding", "segments", "riders", "rows left out", "window not square",
-        "channels no multiple of the word", "chunks",
+        "channels no multiple of the word", "chunks", ("residual", isa.Op.CONV), ("residual", isa.Op.POOL),
+        ("residual of the image", True),
     }, sorted(map(str, found))  # fmt: skip
     assert revocations > 50
     assert statuses == {isa.Status.OK, isa.Status.CANCELLED}
