@@ -6,7 +6,7 @@ from networks import draw_program
 from npu_checks import run_checked
 from scenarios import random_scenario
 
-SEED = 20_240
+SEED = 20_300
 PER_PROCESS = 40
 
 
@@ -62,7 +62,7 @@ def test_random_hosts(tiny, times):
     """Arrivals, BATCH with and without commit, priorities, LEAVE, CANCEL, FENCE, LIMIT, wrong commands, memories."""
     config, build = tiny
     found, revocations, statuses, answers = set(), 0, set(), set()
-    for programs, _, story, outcome in run_all(config, build, range(SEED, SEED + 30 * times), 14):
+    for programs, _, story, outcome in run_all(config, build, range(SEED, SEED + 26 * times), 14):
         found |= features(config, programs, story)
         revocations += story.revocations
         statuses |= {isa.Status(a.completion["status"]) for a in outcome["admissions"]}
