@@ -47,8 +47,8 @@ class _Layers:
     """Adds random operators to a writer. A few images go along in floating point, so that scales and zero points can
     be chosen such that every tensor uses most of the int8 range."""
 
-    def __init__(self, rng):
-        self.rng, self.net = rng, TfliteWriter("random")
+    def __init__(self, rng, sums=True):
+        self.rng, self.net, self.sums = rng, TfliteWriter("random"), sums
         self.values = {}  # tensor index -> float [n, ...], what the calibration images become there
 
     def _size(self, low, high):
@@ -129,7 +129,7 @@ class _Layers:
 
     def trunk(self, x, channels):
         """A convolution, seldom an average pool or a sum."""
-        if self.rng.random() < 0.3:
+        if self.sums and self.rng.random() < 0.3:
             return self.block(x, int(self.rng.choice([channels, x.shape[3]])))
         if self.rng.random() < 0.25 and x.shape[1] * x.shape[2] > 1:
             return self.pool(x)
@@ -148,14 +148,14 @@ class _Layers:
         return self.net.softmax(y, beta=float(self.rng.choice([0.5, 1.0]))) if self.rng.random() < 0.5 else y
 
 
-def draw_network(rng, *, exits=None, wide=False, layers=2, channels=24):
+def draw_network(rng, *, exits=None, wide=False, layers=2, channels=24, sums=True):
     """A random nn.graph.Network.
 
     exits : default 1 to 3; wide : an image of more columns than a tile has rows; layers : most trunk layers per exit;
-    channels : most of them
+    channels : most of them; sums : residual connections too
     """
     exits = exits or int(rng.integers(1, 4))
-    layer = _Layers(rng)
+    layer = _Layers(rng, sums)
     if wide:
         shape = (int(rng.integers(3, 7)), int(rng.integers(33, 80)), int(rng.integers(1, 5)))
     else:
@@ -170,14 +170,14 @@ def draw_network(rng, *, exits=None, wide=False, layers=2, channels=24):
 
 
 def compiled(network, config, rng, images=4, reuse_arena=False, **options):
-    """Compile a network, with images and all their tensors."""
+    """Compile a network, with images (int8 [n, h, w, c], or a number of random ones) and all their tensors."""
     program = compile_network(network, config, CompileOptions(reuse_arena=reuse_arena, **options))
-    x = rng.integers(-128, 128, (images, *network.input.shape)).astype(np.int8)
+    x = rng.integers(-128, 128, (images, *network.input.shape)).astype(np.int8) if isinstance(images, int) else images
     tensors = reference.run(network, x)
     for layer in rewrite(network, config).network.layers:  # what the compiler puts between them
         if layer.output.name not in tensors:
             tensors[layer.output.name] = reference.run_layer(layer, *(tensors[t.name] for t in layer.inputs))
-    return Compiled(network, program, x, tuple({k: v[i] for k, v in tensors.items()} for i in range(images)))
+    return Compiled(network, program, x, tuple({k: v[i] for k, v in tensors.items()} for i in range(len(x))))
 
 
 def draw_program(rng, config, *, images=4, attempts=20, **shape):

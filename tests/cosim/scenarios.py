@@ -5,7 +5,7 @@ from fluidnpu.hw import isa
 from fluidnpu.sim.memory import IDEAL, MemorySettings, limited, random_stalls
 from npu_scenario import Loaded, Sample, Scenario
 
-__all__ = ["WILD", "load", "random_memory", "random_scenario", "samples_of", "scenario"]
+__all__ = ["WILD", "every_image", "load", "random_memory", "random_scenario", "samples_of", "scenario"]
 
 # What the random host does: how often it admits, says who runs, lets samples leave, ...
 WILD = {
@@ -40,6 +40,13 @@ def samples_of(programs, count, rng, exits=None):
         mask = int(rng.choice([0xFFFF, 0xFFFF, int(rng.integers(1 << 16))])) if exits is None else exits
         chosen.append(Sample(n + 1, p, image, payload(programs[p], image, rng), mask))
     return tuple(chosen)
+
+
+def every_image(compiled, rng):
+    """A sample of each image of one program, all exits enabled; tags are 1, 2, ..."""
+    return tuple(
+        Sample(image + 1, 0, image, payload(compiled, image, rng), 0xFFFF) for image in range(len(compiled.images))
+    )
 
 
 def random_memory(rng):

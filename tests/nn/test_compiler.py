@@ -131,6 +131,15 @@ def test_split_layers():
     assert sum(op.macs for op in program.ops[:4]) == 1600
 
 
+def within(program, d, what, place):
+    """A layer's pixels of the tensor at ``place`` are its channels from one on, and lie in the arena."""
+    low = d[f"{what}_offset"] - place.offset
+    beats = (d[f"{what}_line_beats"], d[f"{what}_pixel_beats"])
+    end = place.offset + program.bus_bytes * place.height * place.line_beats
+    same = (d["out_h"], d["out_w"], *beats) == (place.height, place.width, place.line_beats, place.pixel_beats)
+    return same and low >= 0 and low + d["out_channels"] <= place.channels and end <= program.arena_bytes
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_descriptor_obeys_the_rules(name):
     config, rng = CONFIGS[name], np.random.default_rng(11)
@@ -151,9 +160,11 @@ def test_every_descriptor_obeys_the_rules(name):
             if d["op"] in (isa.Op.CONV, isa.Op.POOL):
                 for v in range(isa.VARIANTS):
                     assert d[f"weights{v}"] + config.bus_bytes * d[f"weight_beats{v}"] <= len(program.region)
-                place = program.tensors[program.ops[index].tensor]
-                assert place.offset <= d["out_offset"] < place.offset + config.bus_bytes * d["out_pixel_beats"]
-                assert place.offset + config.bus_bytes * d["out_h"] * d["out_line_beats"] <= program.arena_bytes
+                target = program.tensors[program.ops[index].tensor]
+                assert within(program, d, "out", target)
+                if d["residual"]:
+                    sources = [p for p in program.tensors.values() if within(program, d, "res", p)]
+                    assert any(p.channels == target.channels for p in sources)
         assert sum(op.macs for op in program.ops) == net.macs()
     assert compiled >= 0.6 * count
 

@@ -1,0 +1,40 @@
+"""Networks and images from elsewhere on the RTL: every byte of every sample's arena, logits included, as nn.reference.
+
+FLUIDNPU_REAL names the folder that holds them (models/, images/); without it these tests are skipped.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fluidnpu.hw.config import get_config
+from fluidnpu.nn.tflite_reader import read_network
+from fluidnpu.sim.npu_build import npu_build
+from networks import compiled
+from npu_checks import run_checked
+from scenarios import every_image, scenario
+
+pytestmark = pytest.mark.skipif("FLUIDNPU_REAL" not in os.environ, reason="FLUIDNPU_REAL names no folder")
+PER_RUN = 50  # images of one scenario: all their arenas are kept until it is checked
+
+
+def real(*parts):
+    return Path(os.environ["FLUIDNPU_REAL"], *parts)
+
+
+@pytest.mark.parametrize("name, count, most", [("tiny", 2, 2), ("edge", 8, 200)])
+def test_resnet8(name, count, most, times):
+    """The MLPerf Tiny image classifier, residual additions in three layers; with FLUIDNPU_LONG ``most`` images."""
+    config, build = get_config(name), npu_build(get_config(name))
+    network = read_network(real("models", "resnet8_int8.tflite"))
+    images = np.load(real("images", "cifar10_ic01_200.npz"))["x"][: most if times > 1 else count]
+    images = (images.astype(np.int16) - 128).astype(np.int8)
+    for first in range(0, len(images), PER_RUN):
+        rng = np.random.default_rng(first)
+        case = compiled(network, config, rng, images[first : first + PER_RUN], reuse_arena=first > 0)
+        played = scenario(config, [case], first, samples=every_image(case, rng), weights={})
+        ((story, outcome),) = run_checked(config, build, [([case], played)])
+        assert {a.tag - 1 for a in outcome["admissions"]} == set(range(len(case.images)))
+        added = [tile for tile in story.tiles if story.descriptor(tile)["residual"]]
+        assert len({tile.pc for tile in added}) == 3 and outcome["counters"]["residual_beats"] > 0
