@@ -50,7 +50,7 @@ class Step:
 
 
 def geometry_of(layer, config, addition=None, in_pixel_beats=None, out_pixel_beats=None):
-    """The layer, with what is added to it, as the mapping sees it; beats from one pixel to the next of input and output,
+    """The layer, with what is added to it, as the mapping sees it; beats from pixel to pixel of input and output,
     if they are known."""
     (kh, kw), (sy, sx) = layer.kernel, getattr(layer, "stride", (1, 1))
     return mapping.Geometry(
