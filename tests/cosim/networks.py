@@ -47,8 +47,8 @@ class _Layers:
     """Adds random operators to a writer. A few images go along in floating point, so that scales and zero points can
     be chosen such that every tensor uses most of the int8 range."""
 
-    def __init__(self, rng, sums=True):
-        self.rng, self.net, self.sums = rng, TfliteWriter("random"), sums
+    def __init__(self, rng):
+        self.rng, self.net = rng, TfliteWriter("random")
         self.values = {}  # tensor index -> float [n, ...], what the calibration images become there
 
     def _size(self, low, high):
@@ -129,7 +129,7 @@ class _Layers:
 
     def trunk(self, x, channels):
         """A convolution, seldom an average pool or a sum."""
-        if self.sums and self.rng.random() < 0.3:
+        if self.rng.random() < 0.3:
             return self.block(x, int(self.rng.choice([channels, x.shape[3]])))
         if self.rng.random() < 0.25 and x.shape[1] * x.shape[2] > 1:
             return self.pool(x)
@@ -148,14 +148,14 @@ class _Layers:
         return self.net.softmax(y, beta=float(self.rng.choice([0.5, 1.0]))) if self.rng.random() < 0.5 else y
 
 
-def draw_network(rng, *, exits=None, wide=False, layers=2, channels=24, sums=True):
+def draw_network(rng, *, exits=None, wide=False, layers=2, channels=24):
     """A random nn.graph.Network.
 
     exits : default 1 to 3; wide : an image of more columns than a tile has rows; layers : most trunk layers per exit;
-    channels : most of them; sums : residual connections too
+    channels : most of them
     """
     exits = exits or int(rng.integers(1, 4))
-    layer = _Layers(rng, sums)
+    layer = _Layers(rng)
     if wide:
         shape = (int(rng.integers(3, 7)), int(rng.integers(33, 80)), int(rng.integers(1, 5)))
     else:

@@ -19,8 +19,7 @@ SEED = 77_000
 
 def programs_of(config, rng, most):
     return [
-        draw_program(rng, config, wide=bool(rng.random() < 0.3), layers=3, sums=False)
-        for _ in range(rng.integers(1, most + 1))
+        draw_program(rng, config, wide=bool(rng.random() < 0.3), layers=3) for _ in range(rng.integers(1, most + 1))
     ]
 
 
