@@ -28,6 +28,14 @@ def lay_out(rewritten, steps, config, reuse=True):
             last_read[name] = i  # at least until it is written
             for tensor in step.inputs:
                 last_read[rewritten.place_of(tensor.name)[0]] = i
+    for name in rewritten.inside:
+        if name not in producer:  # nobody writes it: a view of channels of a tensor that is there
+            whole = rewritten.inside[name][0]
+            while whole not in producer and whole in rewritten.inside:
+                whole = rewritten.inside[whole][0]
+            if whole in producer:
+                producer[name] = producer[whole]
+    written = {step.layer.output.name for step in steps if step.layer is not None}
     for tensor in network.outputs:
         last_read[rewritten.place_of(tensor.name)[0]] = len(steps)
 
@@ -36,7 +44,8 @@ def lay_out(rewritten, steps, config, reuse=True):
     tail = dict.fromkeys(pitch, 0)  # bytes behind a tensor that are read with the last pixel of one that lies inside
     for name in rewritten.inside:
         root, channel = rewritten.place_of(name)
-        pitch[root] = max(pitch[root], chunk_limit(config) + 1)
+        if name in written:
+            pitch[root] = max(pitch[root], chunk_limit(config) + 1)
         tail[root] = max(tail[root], channel)
     for image in (step.layer.input for step in steps if step.layer is not None):
         if image.shape != shapes[image.name].shape:  # the layer sees the bytes as an image of another shape

@@ -10,12 +10,13 @@ from fluidnpu.hw.tile import DIMENSION_BITS
 
 from . import mapping
 from .arena import lay_out
+from .blocks import prepare
 from .exits import exit_table
 from .graph import Conv, Mean, Pad, Pool
 from .lowering import CompileError, fold_options, geometry_of, lower
 from .program import FoldedInput, OpInfo, Program, ProgramExit
 from .rescale import IDENTITY
-from .rewrite import rewrite
+from .rewrite import View
 from .weights import conv_stream, pool_stream
 
 __all__ = ["CompileError", "CompileOptions", "compile_network"]
@@ -69,14 +70,14 @@ def compile_network(network, config, options=CompileOptions()):
     """
     cycles = network.macs() / config.peak_macs
     longest = options.max_tile_cycles or max(options.least_tile_cycles, ceil(0.002 * cycles))
-    rewritten = rewrite(network, config)
+    rewritten = prepare(network, config)
     network, folded = _fold(rewritten.network, config, options)
     rewritten = replace(rewritten, network=network)
     steps = lower(network, config, longest)
     places, arena_bytes, producer = lay_out(rewritten, steps, config, options.reuse_arena)
 
     region = _Region(isa.DESCRIPTOR_BYTES * len(steps), max(config.bus_bytes, 64))
-    nseg_of = {network.input.name: 1}  # of the operation that completes a tensor
+    nseg_of = dict.fromkeys(places, 1)  # of the operation that completes a tensor
     words, ops = [], []
     for i, step in enumerate(steps):
         if step.layer is None:
@@ -125,7 +126,8 @@ def compile_network(network, config, options=CompileOptions()):
 def _fold(network, config, options):
     """The network with its first layer folded as the options say, and how an image becomes its input."""
     plain = FoldedInput(*network.input.shape, zero=network.input.zero_point)
-    choices = {"none": (network, plain), **fold_options(network)}
+    viewed = any(isinstance(layer, View) and layer.input is network.input for layer in network.layers)
+    choices = {"none": (network, plain), **({} if viewed else fold_options(network))}
     if options.fold != "auto":
         if options.fold not in ("none", "columns", "window"):
             raise CompileError(f"fold is {options.fold!r}, it must be auto, none, columns or window")

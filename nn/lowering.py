@@ -10,12 +10,12 @@ from . import mapping
 from .fusion import Addition, fused_additions, identity_of
 from .graph import Add, Conv, Layer, Mean, Network, Pad, Pool, Tensor
 from .program import FoldedInput
-from .rewrite import Joined
+from .rewrite import Joined, View
 
 __all__ = ["CompileError", "Step", "fold_options", "geometry_of", "lower"]
 
 
-_OPERATIONS = (Add, Conv, Joined, Mean, Pad, Pool)
+_OPERATIONS = (Add, Conv, Joined, Mean, Pad, Pool, View)
 
 
 class CompileError(ValueError):
@@ -106,7 +106,7 @@ def lower(network, config, longest):
 
 def _split(layer, addition, config, longest, head):
     """Steps of one layer: as many as it takes to keep tiles short, each a whole number of staging chunks."""
-    if isinstance(layer, Joined):
+    if isinstance(layer, (Joined, View)):
         return []
     layer = _seen_as_image(layer, config)
     op = isa.Op.CONV if isinstance(layer, Conv) else isa.Op.POOL

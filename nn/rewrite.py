@@ -14,7 +14,7 @@ from .layers import Concat, Conv, Depthwise, Layer, Pool, Tensor
 from .quantize import Rounding, quantize_multiplier
 from .rescale import IDENTITY
 
-__all__ = ["Joined", "Rewritten", "rewrite"]
+__all__ = ["Joined", "Rewritten", "View", "rewrite"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +29,13 @@ class Joined(Layer):
     @property
     def inputs(self) -> tuple[Tensor, ...]:
         return self.parts
+
+
+@dataclass(frozen=True, eq=False)
+class View(Layer):
+    """Nothing to do: the output is the channels from ``first`` on of the input, where they lie."""
+
+    first: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from fluidnpu.nn import reference
+from fluidnpu.nn.blocks import prepare
 from fluidnpu.nn.compiler import CompileError, CompileOptions, compile_network
 from fluidnpu.nn.exits import exit_table, top_and_spread
 from fluidnpu.nn.graph import Network
 from fluidnpu.nn.program import Program
-from fluidnpu.nn.rewrite import rewrite
+from fluidnpu.nn.rewrite import View
 from fluidnpu.nn.tflite_reader import parse_network
 from fluidnpu.nn.tflite_writer import TfliteWriter
 from fluidnpu.sim.replay import program_operations
@@ -174,8 +175,10 @@ def compiled(network, config, rng, images=4, reuse_arena=False, **options):
     program = compile_network(network, config, CompileOptions(reuse_arena=reuse_arena, **options))
     x = rng.integers(-128, 128, (images, *network.input.shape)).astype(np.int8) if isinstance(images, int) else images
     tensors = reference.run(network, x)
-    for layer in rewrite(network, config).network.layers:  # what the compiler puts between them
-        if layer.output.name not in tensors:
+    for layer in prepare(network, config).network.layers:  # what the compiler puts between them
+        if isinstance(layer, View):
+            tensors[layer.output.name] = tensors[layer.input.name][..., layer.first :][..., : layer.output.channels]
+        elif layer.output.name not in tensors:
             tensors[layer.output.name] = reference.run_layer(layer, *(tensors[t.name] for t in layer.inputs))
     return Compiled(network, program, x, tuple({k: v[i] for k, v in tensors.items()} for i in range(len(x))))
 

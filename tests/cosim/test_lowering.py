@@ -87,6 +87,12 @@ def parts_of_vectors(rng):
     return net.read(net.net.fully_connected(net.net.concatenation(parts), *weights, **QUANTISATION))
 
 
+def large_pools(rng):
+    """Windows of more than a bank half: a few channels at a time."""
+    net = Net(rng, 9, 12, 70)
+    return net.read(net.net.mean(net.x), net.conv(net.net.average_pool_2d(net.x, (8, 11), stride=1), 3))
+
+
 NETWORKS = {
     "wide window": wide_window,
     "depth multiplier": depth_multiplier,
@@ -94,6 +100,7 @@ NETWORKS = {
     "aligned parts": aligned_parts,
     "unaligned parts": unaligned_parts,
     "parts of vectors": parts_of_vectors,
+    "large pools": large_pools,
 }
 
 

@@ -5,12 +5,13 @@ import pytest
 from fluidnpu.hw import isa
 from fluidnpu.hw.config import CONFIGS, get_config
 from fluidnpu.nn.arena import lay_out
+from fluidnpu.nn.blocks import prepare
 from fluidnpu.nn.compiler import CompileOptions, compile_network
 from fluidnpu.nn.graph import Concat, Conv, Depthwise, Exit, Network, Pool, Tensor
 from fluidnpu.nn.lowering import lower
 from fluidnpu.nn.quantize import Rounding
 from fluidnpu.nn.reference import run, run_layer
-from fluidnpu.nn.rewrite import Joined, rewrite
+from fluidnpu.nn.rewrite import Joined, View, rewrite
 from fluidnpu.nn.tflite_reader import parse_network
 from random_net import RandomNet
 
@@ -20,9 +21,12 @@ SEED = 31
 
 def values_of(network, config, images):
     """All tensors, by the rewritten layers; what a Joined joins is taken from where its parts lie."""
-    rewritten = rewrite(network, config)
+    rewritten = prepare(network, config)
     tensors = {network.input.name: images}
     for layer in rewritten.network.layers:
+        if isinstance(layer, View):
+            tensors[layer.output.name] = tensors[layer.input.name][..., layer.first :][..., : layer.output.channels]
+            continue
         if not isinstance(layer, Joined):
             tensors[layer.output.name] = run_layer(layer, *(tensors[t.name] for t in layer.inputs))
             continue
@@ -67,6 +71,24 @@ def test_average_that_rounds_half_up():
         np.testing.assert_array_equal(run_layer(layer, x), run_layer(pool, x))
     padded = Pool("p", a, Tensor("b", 7, 7, 64, 0.5, -9), window=(3, 3), stride=(1, 1), padding=(1,) * 4, half_up=True)
     assert rewrite(Network("n", a, (padded,), (), outputs=(padded.output,)), TINY).network.layers == (padded,)
+
+
+@pytest.mark.parametrize("operator", ["pool", "max_pool", "mean", "depthwise"])
+def test_windows_larger_than_the_banks_are_cut_into_blocks_of_channels(operator):
+    rng, cut = np.random.default_rng(SEED), 0
+    for _ in range(12):
+        random = RandomNet(rng)
+        x = random.input((*rng.integers(10, 20, 2), rng.integers(60, 130)))
+        largest = () if operator == "mean" else (int(rng.integers(9, 14)),)
+        network = parse_network(random.net.to_bytes([getattr(random, operator)(x, *largest)]), "n")
+        images = rng.integers(-128, 128, (2, *network.input.shape)).astype(np.int8)
+        ours, wanted = values_of(network, TINY, images), run(network, images)
+        for name, values in wanted.items():
+            np.testing.assert_array_equal(ours[name], values)
+        prepared = prepare(network, TINY).network
+        assert prepared.macs() == rewrite(network, TINY).network.macs()
+        cut += any(isinstance(layer, View) for layer in prepared.layers)
+    assert cut
 
 
 def conv(name, x, channels):
