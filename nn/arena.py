@@ -35,7 +35,7 @@ def lay_out(rewritten, steps, config, reuse=True):
                 whole = rewritten.inside[whole][0]
             if whole in producer:
                 producer[name] = producer[whole]
-    written = {step.layer.output.name for step in steps if step.layer is not None}
+    written = {step.output.name for step in steps if step.layer is not None}
     for tensor in network.outputs:
         last_read[rewritten.place_of(tensor.name)[0]] = len(steps)
 

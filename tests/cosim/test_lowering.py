@@ -87,6 +87,16 @@ def parts_of_vectors(rng):
     return net.read(net.net.fully_connected(net.net.concatenation(parts), *weights, **QUANTISATION))
 
 
+def sums_of_parts(rng):
+    """Operands and results of additions, fused and stand-alone, inside of joined tensors."""
+    net = Net(rng, 5, 6, 4)
+    a, b = net.conv(net.x, 16), net.conv(net.x, 16, (3, 3))
+    joined = net.net.concatenation([a, b])
+    alone = net.net.add(a, b, **QUANTISATION)
+    fused = net.net.add(net.conv(joined, 16), a, **QUANTISATION, activation="RELU")
+    return net.read(net.conv(net.net.concatenation([fused, alone, net.conv(alone, 5)]), 9), joined)
+
+
 def large_pools(rng):
     """Windows of more than a bank half: a few channels at a time."""
     net = Net(rng, 9, 12, 70)
@@ -100,6 +110,7 @@ NETWORKS = {
     "aligned parts": aligned_parts,
     "unaligned parts": unaligned_parts,
     "parts of vectors": parts_of_vectors,
+    "sums of parts": sums_of_parts,
     "large pools": large_pools,
 }
 
