@@ -8,7 +8,7 @@ from fluidnpu.hw.post.residual_buffer import ResidualBuffer
 from fluidnpu.hw.tile import RMW_DISTANCE
 
 from .bus import wake
-from .state import CONTEXT, LAYER, NEVER, compiled
+from .state import NEVER, compiled
 
 __all__ = ["array_levels", "half_free", "job_taken", "post_ready", "step_array", "step_post"]
 
@@ -73,7 +73,7 @@ def begin_ctile(m):
 
 
 @compiled
-def step_array(m, desc, trace):
+def step_array(m, layer, trace):
     """Registers of the controller and of the drain jobs; after the weight loader's."""
     t = m.t
     for bank in range(2):
@@ -118,7 +118,6 @@ def step_array(m, desc, trace):
         m.a_running = 0
         m.next = t + 1
     if m.i_start:
-        layer = desc[LAYER]
         v = m.d_variant
         m.a_running, m.a_ended, m.a_in_step = 1, 0, 0
         m.a_context, m.a_half = m.i_context, m.i_half
@@ -155,7 +154,7 @@ def job_taken(m):
 
 
 @compiled
-def step_post(m, desc):
+def step_post(m):
     """The epilogue: one job after the other, chunks into the staging buffer."""
     t = m.t
     if m.p_out_count:
@@ -175,13 +174,12 @@ def step_post(m, desc):
         m.next = t + 1
     if m.p_state == OPEN:
         context = m.post_tile[m.p_beginning]
-        layer = desc[CONTEXT + context]
-        if m.p_waiting and not layer.residual and t < m.p_add_until:
+        if m.p_waiting and not m.t_residual[context] and t < m.p_add_until:
             wake(m, m.p_add_until)
         elif m.p_waiting:
-            m.p_residual = layer.residual
+            m.p_residual = m.t_residual[context]
             m.p_context = context
-            m.p_channels = layer.out_channels
+            m.p_channels = m.t_channels[context]
             m.p_chunk_byte = 0
             m.p_cols = m.pes >> (m.t_kr[context] + m.t_kd[context])
             m.p_waiting -= 1
@@ -190,7 +188,6 @@ def step_post(m, desc):
             m.next = t + 1
     elif m.p_state == WAIT:
         if m.i_job:
-            layer = desc[CONTEXT + m.p_context]
             m.p_free[m.p_half] = 0
             m.p_opened = 1
             m.p_job_bank, m.p_job_last = m.a_turn, m.a_drain_last[m.a_turn]
@@ -201,13 +198,12 @@ def step_post(m, desc):
             for r in range(1 << m.t_kr[m.p_context]):
                 rows += m.t_sub_rows[m.p_context, r]
             m.p_end = t + rows * quads
-            ends = m.p_job_last or m.p_chunk_byte + m.p_cols >= layer.chunk_beats * m.bus_bytes
+            ends = m.p_job_last or m.p_chunk_byte + m.p_cols >= m.t_chunk[m.p_context] * m.bus_bytes
             m.p_chunk_ends = ends
             m.p_state = DRAIN
             wake(m, m.p_end)
             m.next = t + 1
     elif t == m.p_end:
-        layer = desc[CONTEXT + m.p_context]
         m.p_channels -= m.p_cols
         m.p_chunk_byte += m.p_cols
         m.p_drained_at[m.p_job_bank] = t + DRAINED

@@ -104,6 +104,8 @@ def step_reader(m, c, taken, flush, request, addr, beats, tag, burst_ends):
 def step_readers(m, taken):
     """Readers of descriptors and exits, which have a queue of two requests in front."""
     for c in (DESCRIPTOR, EXIT):
+        if not (m.q_count[c] or m.r_rest[c] or m.r_off[c] or m.r_records[c]):
+            continue
         form_bursts(m, c, taken == c, False)
         request = m.q_count[c] != 0 and m.i_request[c] != 0
         ends = m.i_beat == c and m.i_last != 0

@@ -93,6 +93,8 @@ def step_cache(m, desc, flat, words):
     state = m.k_state
     m.i_found = -1
     wanted = m.v_live & ~(m.v_cancelled | m.v_failed | m.v_finished) & ~m.v_known
+    if not wanted and state == IDLE and not m.k_forget:
+        return
     if wanted:
         _visit(m, wanted)
     if state == ASK:
@@ -139,3 +141,4 @@ def know_descriptor(m):
     if s >= 0 and not m.i_moved >> s & 1:
         m.v_known |= 1 << s
         m.entry[s], m.op[s] = m.i_found_entry, m.k_op[m.i_found_entry]
+        m.e_seen = -1

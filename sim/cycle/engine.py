@@ -6,10 +6,10 @@ from .actions import FENCE, emit, execute, finish_exit, release
 from .dealer import DONE as DEALT
 from .dealer import begin_dealing, step_dealer
 from .exits import begin_exit
-from .state import CONTEXT, COUNTER, LAYER, compiled
+from .state import COUNTER, LAYER, compiled
 from .table import first_slot, move_slot
 
-__all__ = ["DEALING", "DECIDE", "REVOKE", "step_engine"]
+__all__ = ["DEALING", "DECIDE", "REVOKE", "sees_nothing_new", "step_engine"]
 
 (
     DECIDE, COMMAND, WRITE_DONE, WRITE_RETIRE, DRAINED, JUMP, SCAN, SCANNING, EXIT_START, EXIT_RESULT, RELEASE, REVOKE,
@@ -62,6 +62,18 @@ def outranked(m, eligible, dealable):
     for s in range(m.slots):
         over = over or (dealable & ~m.v_next & 1 << s and m.priority[s] > rank)
     return over
+
+
+@compiled
+def sees_nothing_new(m, half_free, drained):
+    """The sequencer waits in "Decide" and found nothing to do when all was as it is now."""
+    if m.e_state != DECIDE or m.i_start or m.v_popped:
+        return False
+    bits = m.x_decided | m.x_busy << 1 | m.i_fetching << 2 | m.o_events << 3 | m.m_count << 6
+    sees = bits << 32 | m.i_fetch_pc << 2 | (2 if half_free else 0) | (1 if drained else 0)
+    same = sees == m.e_seen
+    m.e_seen = sees
+    return same
 
 
 @compiled
@@ -143,7 +155,14 @@ def start_tile(m, desc):
     m.t_kr[context], m.t_kd[context] = layer.log2_kr[m.d_variant], layer.log2_kd[m.d_variant]
     for r in range(m.max_stack):
         m.t_sub_rows[context, r] = m.sub_rows[r]
-    desc[CONTEXT + context] = layer
+    m.t_channels[context], m.t_chunk[context], m.t_residual[context] = (
+        layer.out_channels,
+        layer.chunk_beats,
+        layer.residual,
+    )
+    m.t_pixel_beats[context], m.t_line_beats[context] = layer.out_pixel_beats, layer.out_line_beats
+    m.t_seg_w[context], m.t_out_w[context] = layer.seg_w, layer.out_w
+    m.t_offset[context], m.t_lines[context] = layer.out_offset, layer.lines
     for s in range(m.slots):
         m.tiles[s] += m.e_members >> s & 1
     m.e_outstanding += 1
@@ -178,7 +197,6 @@ def scan_leader(m):
 def step_engine(m, desc, trace, half_free, drained):
     """The sequencer in one cycle; the other blocks' registers are still those of this cycle. Sets i_event_pop."""
     state, chosen = m.e_state, m.e_chosen
-    m.i_event_pop = m.i_moved = 0
     head = m.o_event_head & 1
     events = m.n_events
     if state == DECIDE:
@@ -253,3 +271,4 @@ def step_engine(m, desc, trace, half_free, drained):
         m.next = m.t + 1
     if state != DECIDE or m.e_state != DECIDE or m.n_events != events:
         m.next = m.t + 1
+        m.e_seen = -1

@@ -31,7 +31,7 @@ def _read_cycles(m, most):
 
 
 @compiled
-def _weight_cycles(m, desc, most):
+def _weight_cycles(m, layer, most):
     """Of the weight FIFO and the loader (after levels of this cycle)."""
     level = m.ws_write - m.ws_read
     arrive = _weights_arrive(m)
@@ -53,7 +53,7 @@ def _weight_cycles(m, desc, most):
         most = min(most, level)
     if not ahead:
         most = min(most, m.ws_running_left)
-    return min(most, beats_to_end(m, desc))
+    return min(most, beats_to_end(m, layer))
 
 
 @compiled
@@ -71,9 +71,9 @@ def _write_cycles(m, most):
 
 
 @compiled
-def flow_cycles(m, desc, most):
+def flow_cycles(m, layer, most):
     """Of the ``most`` next cycles, those in which nothing but beats moves; 0: this one has to be stepped."""
-    cycles = _weight_cycles(m, desc, _read_cycles(m, most))
+    cycles = _weight_cycles(m, layer, _read_cycles(m, most))
     return max(0, _write_cycles(m, cycles))
 
 

@@ -4,7 +4,7 @@ from fluidnpu.hw.isa import NO_PRODUCER, PC_INDEX_BITS
 from fluidnpu.hw.load.fragment_window import FragmentWindow
 
 from .bus import STRIPE, form_bursts, outstanding, step_reader, wake
-from .state import LAYER, compiled
+from .state import compiled
 
 __all__ = ["loader_row", "step_stripes"]
 
@@ -14,12 +14,11 @@ PC_MASK = (1 << PC_INDEX_BITS) - 1
 
 
 @compiled
-def loader_row(m, desc):
+def loader_row(m, layer):
     """Whether the present row lies inside of the image and is there: i_inside, i_there, i_waiting."""
     m.i_inside = m.i_there = m.i_waiting = 0
     if not m.l_walking:
         return
-    layer = desc[LAYER]
     m.i_inside = m.l_y_top >= 0 and m.l_y_top < layer.in_h and m.l_row_beats != 0
     if not m.i_inside:
         return
@@ -70,12 +69,14 @@ def next_row(m, layer, begins, rows_after, row_end, ends):
 
 
 @compiled
-def step_stripes(m, desc, taken):
+def step_stripes(m, layer, taken):
     """The loader in one cycle, its reader included; after loader_row."""
     t = m.t
     c = STRIPE
-    layer = desc[LAYER]
     stop = m.i_revoke or m.i_start
+    done = m.l_loaded or not m.l_windows
+    if done and not (stop or m.i_announce or m.l_dropping or m.r_records[c] or m.r_rest[c] or m.r_off[c]):
+        return
     form_bursts(m, c, taken == c, m.i_revoke != 0)
     busy = outstanding(m, c) or m.r_rest[c] != 0
     pending = outstanding(m, c)

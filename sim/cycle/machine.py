@@ -1,22 +1,21 @@
 """The machine: all blocks, cycle by cycle, without the cycles in which nothing happens."""
 
-import numpy as np
 from fluidnpu.hw import isa
 
 from .array import array_levels, half_free, job_taken, post_ready, step_array, step_post
 from .bus import arbitrate, step_memory, step_readers
 from .cache import know_descriptor, step_cache
 from .dealer import DONE as DEALT
-from .engine import DEALING, DECIDE, REVOKE, step_engine
+from .engine import DEALING, DECIDE, REVOKE, sees_nothing_new, step_engine
 from .exits import COMPUTE, step_exit
 from .flow import flow_cycles, flow_on
 from .loader import loader_row, step_stripes
 from .residual import residual_row, step_residual
-from .state import NEVER, compiled
+from .state import DESCRIPTOR, LAYER, MACHINE, NEVER, SECOND, compiled
 from .weights import loader_levels, step_loader, step_streamer
 from .writer import step_writer, write_ready
 
-__all__ = ["AT_CYCLE", "AT_EXIT", "AT_IRQ", "FULL", "TROUBLE", "run_machine"]
+__all__ = ["AT_CYCLE", "AT_EXIT", "AT_IRQ", "FULL", "TROUBLE", "run_flat"]
 
 AT_CYCLE, AT_IRQ, AT_EXIT, FULL, TROUBLE = range(5)
 MOST_EVENTS = 8  # of one cycle
@@ -24,7 +23,7 @@ ARRAY, VECTOR, WEIGHTS, ACTIVATIONS, DEPENDENCY, OUTPUT, CONTROL, IDLE = range(l
 
 
 @compiled
-def levels(m, desc):
+def levels(m, layer, second):
     """What the blocks show one another in this cycle."""
     m.i_beat, m.i_last, m.i_request_last, m.i_tag = -1, 0, 0, 0
     if m.r_shown:
@@ -34,18 +33,18 @@ def levels(m, desc):
         m.i_tag = m.rec_tag[c, m.r_rec_head[c]]
     m.i_revoke = m.e_state == REVOKE
     m.i_announce = m.e_state == DEALING and m.d_state == DEALT
-    loader_levels(m, desc)
+    loader_levels(m, layer)
     array_levels(m)
     m.i_job = job_taken(m)
     room = m.e_outstanding < m.trackers and post_ready(m) and write_ready(m)
-    residual_row(m, desc)
+    residual_row(m, layer, second)
     loaded = m.l_loaded and m.i_res_loaded
     m.i_start = m.e_announced and loaded and room and m.e_state == DECIDE and m.i_start_ready
     m.i_blocked = m.e_announced and loaded and not room
     m.i_context, m.i_half = m.e_context, m.e_half
     m.i_fetching, m.i_fetch_pc = m.k_state != 0, m.k_pc
     m.i_chunk, m.i_write_tile = m.p_chunks != 0, m.o_tiles != 0
-    loader_row(m, desc)
+    loader_row(m, layer)
 
 
 @compiled
@@ -66,7 +65,7 @@ def cause(m):
 
 
 @compiled
-def step(m, desc, flat, words, trace):
+def step(m, layer, desc, flat, words, trace):
     """All registers, from cycle t to t + 1; ``next`` is the next cycle in which anything may happen."""
     m.next, m.flow = NEVER, 0
     free = half_free(m, m.e_half)
@@ -74,16 +73,19 @@ def step(m, desc, flat, words, trace):
     taken = arbitrate(m)
     step_readers(m, taken)
     step_cache(m, desc, flat, words)
-    step_engine(m, desc, trace, free, drained)
+    m.i_event_pop = m.i_moved = 0
+    if not sees_nothing_new(m, free, drained):
+        step_engine(m, desc, trace, free, drained)
     know_descriptor(m)
-    step_exit(m)
+    if m.x_busy:
+        step_exit(m)
     step_residual(m, desc, taken)
-    step_stripes(m, desc, taken)
-    step_streamer(m, desc, taken)
-    step_loader(m, desc)
-    step_post(m, desc)
-    step_array(m, desc, trace)
-    aw, w, b = step_writer(m, desc)
+    step_stripes(m, layer, taken)
+    step_streamer(m, layer, taken)
+    step_loader(m, layer)
+    step_post(m)
+    step_array(m, layer, trace)
+    aw, w, b = step_writer(m)
     step_memory(m, taken, aw, w, b)
 
 
@@ -94,24 +96,30 @@ def run_machine(m, desc, flat, words, trace, until, irq):
     AT_IRQ : a completion waits, if ``irq``; AT_EXIT : the exit unit needs its answer (x_top, x_spread) of cycle t;
     FULL : no room for more events
     """
+    layer, second = desc[LAYER], desc[SECOND]
+    known = False  # the levels of this cycle
     while m.t < until:
         if irq and m.c_level:
             return AT_IRQ
         if m.n_events + MOST_EVENTS > len(trace):
             return FULL
-        levels(m, desc)
+        if not known:
+            levels(m, layer, second)
+        known = False
         if m.x_state == COMPUTE and m.x_end == m.t and not m.x_answered:
             return AT_EXIT
+        m.steps += 1
         m.counter[cause(m)] += 1
-        step(m, desc, flat, words, trace)
+        step(m, layer, desc, flat, words, trace)
         if m.trouble:
             return TROUBLE
         m.x_answered = 0
         m.t += 1
         following = min(m.next, until)
         if following > m.t:
-            levels(m, desc)
-            cycles = flow_cycles(m, desc, following - m.t) if m.flow else following - m.t
+            levels(m, layer, second)
+            cycles = flow_cycles(m, layer, following - m.t) if m.flow else following - m.t
+            known = cycles == 0
             if cycles:
                 m.counter[cause(m)] += cycles
                 if m.flow:
@@ -120,4 +128,9 @@ def run_machine(m, desc, flat, words, trace, until, irq):
     return AT_CYCLE
 
 
-assert np.int64(NEVER) == NEVER
+@compiled
+def run_flat(raw, flat, words, trace, until, irq):
+    """`run_machine` of a machine (int64 [n]) and descriptors (int64 [places, fields]): to look through a record of
+    hundreds of fields takes numba longer than many runs do."""
+    desc = flat.reshape(flat.size).view(DESCRIPTOR)
+    return run_machine(raw.view(MACHINE)[0], desc, flat, words, trace, until, irq)

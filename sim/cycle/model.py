@@ -3,7 +3,7 @@
 import numpy as np
 from fluidnpu.hw import isa
 
-from .machine import AT_CYCLE, AT_EXIT, AT_IRQ, FULL, run_machine
+from .machine import AT_CYCLE, AT_EXIT, AT_IRQ, FULL, run_flat
 from .state import COMMANDS, COUNTERS, EVENT_FIELDS, new_descriptors, new_machine
 
 __all__ = ["CycleModel", "NotModelled"]
@@ -38,6 +38,7 @@ class CycleModel:
         self._machine = new_machine(config, settings)
         self._desc = new_descriptors()
         self._flat = self._desc.view("i8").reshape(len(self._desc), -1)
+        self._raw = self._machine.view("i8")
         self._trace = np.zeros((1 << 14, len(EVENT_FIELDS)), np.int64)
         self._events, self._count = [], 0
         self.state = self._machine[0]
@@ -51,7 +52,7 @@ class CycleModel:
         """Go on to cycle ``until``, or to the first one in which a completion waits if ``irq``; True if so."""
         m = self.state
         while True:
-            reason = run_machine(m, self._desc, self._flat, self._words, self._trace, until, irq)
+            reason = run_flat(self._raw, self._flat, self._words, self._trace, until, irq)
             if reason == AT_CYCLE:
                 return bool(irq and m.c_level)
             if reason == AT_IRQ:

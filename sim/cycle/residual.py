@@ -16,13 +16,15 @@ PC_MASK = (1 << PC_INDEX_BITS) - 1
 
 
 @compiled
-def residual_row(m, desc):
-    """Whether the present line of the second operand is there: i_res_there, i_res_waiting; i_res_loaded."""
-    m.i_res_loaded = not desc[LAYER].residual or m.n_first_there != 0
+def residual_row(m, announced, layer):
+    """Whether the present line of the second operand is there: i_res_there, i_res_waiting; i_res_loaded.
+
+    announced, layer : descriptors of the dealt tile and of the one that is worked on"""
+    m.i_res_loaded = not announced.residual or m.n_first_there != 0
     m.i_res_there = m.i_res_waiting = 0
     if not m.n_walking:
         return
-    layer, s = desc[SECOND], m.n_slot
+    s = m.n_slot
     if layer.res_producer == IMAGE or (m.v_cancelled | m.v_failed | m.v_finished) >> s & 1:
         m.i_res_there = 1
     else:

@@ -19,7 +19,7 @@ from fluidnpu.hw.tile import PARAMETER_BYTES, RMW_DISTANCE
 from ..verilator import build_root
 
 __all__ = [
-    "CACHE", "COMMANDS", "CONTEXT", "COUNTER", "COUNTERS", "DESCRIPTOR", "EVENT_FIELDS", "LAYER", "MACHINE", "NEVER",
+    "CACHE", "COMMANDS", "COUNTER", "COUNTERS", "DESCRIPTOR", "EVENT_FIELDS", "LAYER", "MACHINE", "NEVER",
     "RING", "SECOND", "compiled", "new_descriptors", "new_machine",
 ]  # fmt: skip
 
@@ -31,9 +31,8 @@ EVENT_FIELDS = ("cycle", "source", "kind", "slot", "pc", "line", "data", "data2"
 COUNTERS = isa.COUNTERS
 COUNTER = {name: i for i, name in enumerate(COUNTERS)}
 
-# Places in the array of descriptors: cached, of the dealt tile, of the tile that the residual loader works on, of
-# started tiles
-CACHE, LAYER, SECOND, CONTEXT = 0, SLOTS + 1, SLOTS + 2, SLOTS + 3
+# Places in the array of descriptors: cached, of the dealt tile, of the tile that the residual loader works on
+CACHE, LAYER, SECOND = 0, SLOTS + 1, SLOTS + 2
 _VARIANT = ("log2_kr", "log2_kd", "max_lines", "stripe_lines", "weights", "words", "weight_beats")
 
 
@@ -61,7 +60,7 @@ DESCRIPTOR = _descriptor_dtype()
 _FIELDS = (
     # configuration
     ((), """
-    t next flow trouble pes lanes max_stack slots bus_bytes post_lanes in_flight
+    t steps next flow trouble pes lanes max_stack slots bus_bytes post_lanes in_flight
     burst_beats page_beats programs trackers contexts update wpb exits
     read_latency write_latency beats_per_256 burst_overhead
     """
@@ -107,7 +106,7 @@ _FIELDS = (
     """
     # engine
     """
-    e_state e_chosen e_scan_exit e_scan_end e_leader e_mask e_previous e_announced e_context e_half e_members
+    e_state e_seen e_chosen e_scan_exit e_scan_end e_leader e_mask e_previous e_announced e_context e_half e_members
     e_outstanding e_dropping e_undo e_before e_leader_pc e_fragments e_rigid e_unstacked
     e_count
     v_live v_posted v_runnable v_ride v_leave v_cancelled v_failed v_finished v_decided v_known v_next v_pending
@@ -144,7 +143,8 @@ _FIELDS = (
     ((SLOTS,), "order priority pending_priority pc line row seg done_pc done_line op entry arena_base arena_bytes "
     "exit_mask tiles tag res_exit res_top res_spread res_stamp chosen"),
     ((SLOTS + 1,), "k_tag k_op"),
-    ((CONTEXTS,), "t_fragments t_pc t_kr t_kd t_members"),
+    ((CONTEXTS,), "t_fragments t_pc t_kr t_kd t_members t_channels t_chunk t_residual t_pixel_beats t_seg_w t_out_w "
+    "t_offset t_line_beats t_lines"),
     ((STACK,), "sub_rows sub_lines"),
     ((CONTEXTS, STACK), "t_sub_rows"),
     ((CONTEXTS, FRAGMENTS), "f_slot f_sub f_line f_row f_seg f_lines f_last"),
@@ -167,8 +167,8 @@ MACHINE = _machine_dtype()
 
 
 def new_descriptors():
-    """Array of descriptor records: the cache, the dealt layer, the started tiles' layers."""
-    return np.zeros(CONTEXT + CONTEXTS, DESCRIPTOR).view(np.recarray)
+    """Array of descriptor records: the cache, the dealt tile's, the one of second operands."""
+    return np.zeros(SECOND + 1, DESCRIPTOR).view(np.recarray)
 
 
 def new_machine(config, memory):
@@ -188,6 +188,7 @@ def new_machine(config, memory):
     m.r_credit = m.w_credit = 256
     m.awready = m.wready = 1
     m.wl_ahead = m.a_taps = 1
+    m.e_seen = -1
     m.ws_space = config.weight_fifo_beats
     m.p_free[:] = m.n_free[:] = 1
     m.c_unreserved = config.completion_entries

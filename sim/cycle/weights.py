@@ -3,7 +3,7 @@
 from fluidnpu.hw.tile import PARAMETER_BYTES
 
 from .bus import WEIGHT, form_bursts, step_reader
-from .state import LAYER, compiled
+from .state import compiled
 
 __all__ = ["beats_to_end", "loader_levels", "step_loader", "step_streamer"]
 
@@ -11,10 +11,9 @@ BYTES = PARAMETER_BYTES
 
 
 @compiled
-def last_beat(m, desc):
+def last_beat(m, layer):
     """Number of the last beat of the set that is being loaded."""
     if m.wl_ahead:
-        layer = desc[LAYER]
         channels, kd = layer.out_channels, layer.log2_kd[m.d_variant]
         cols = m.pes >> (layer.log2_kr[m.d_variant] + kd)
     else:
@@ -24,27 +23,27 @@ def last_beat(m, desc):
 
 
 @compiled
-def beats_to_end(m, desc):
+def beats_to_end(m, layer):
     """Beats that the loader takes before the last one of its set or of its parameters."""
-    return m.wl_par_beats - 1 if m.wl_par_beats else last_beat(m, desc) - m.wl_beat
+    return m.wl_par_beats - 1 if m.wl_par_beats else last_beat(m, layer) - m.wl_beat
 
 
 @compiled
-def loader_levels(m, desc):
+def loader_levels(m, layer):
     """What the loader does with the beat at the FIFO's output in this cycle."""
     passing = m.wl_par_beats != 0
     ahead_open = not m.wl_ahead or (m.e_announced and not m.i_revoke)
     m.i_wl_ready = passing or (not m.wl_full and ahead_open)
     m.i_takes_par = m.ws_valid and passing
     m.i_takes_set = m.ws_valid and m.i_wl_ready and not passing
-    m.i_set_ends = m.i_takes_set and m.wl_beat == last_beat(m, desc)
+    m.i_set_ends = m.i_takes_set and m.wl_beat == last_beat(m, layer)
     m.i_par_ends = m.i_takes_par and m.wl_par_beats == 1
     m.i_set_ready = m.wl_full or m.i_set_ends
     m.i_par_left = passing and not m.i_par_ends
 
 
 @compiled
-def step_loader(m, desc):
+def step_loader(m, layer):
     """Registers of the weight loader; after the controller decided (i_begin, i_new_set), before its registers."""
     if m.wl_par_ends:
         m.a_missing[m.wl_par_ends_bank] = 0
@@ -66,7 +65,7 @@ def step_loader(m, desc):
     m.wl_par_ends_bank = m.wl_par_bank
     if m.i_start:
         m.wl_ahead = 0
-        m.wl_left = desc[LAYER].out_channels
+        m.wl_left = layer.out_channels
     if m.i_begin and m.i_new_set:
         m.wl_full = 0
         cols = m.pes >> (m.a_kr + m.a_kd)
@@ -83,7 +82,7 @@ def step_loader(m, desc):
 
 
 @compiled
-def step_streamer(m, desc, taken):
+def step_streamer(m, layer, taken):
     """The streamer in one cycle, its reader included."""
     c = WEIGHT
     running = m.ws_running
@@ -110,7 +109,6 @@ def step_streamer(m, desc, taken):
         m.ws_handed = 1
     v = m.d_variant
     if m.i_announce:
-        layer = desc[LAYER]
         m.ws_wait_addr = (m.program_base[m.e_leader_pc >> 14] + layer.weights[v]) // m.bus_bytes
         m.ws_wait_beats = layer.weight_beats[v]
         m.ws_waiting = m.ws_wait_beats != 0

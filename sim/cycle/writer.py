@@ -4,7 +4,7 @@
 from fluidnpu.hw.memory.beat_sender import BeatSender
 
 from .bus import wake
-from .state import CONTEXT, compiled
+from .state import compiled
 
 __all__ = ["step_writer", "write_ready"]
 
@@ -21,27 +21,26 @@ def write_ready(m):
 
 
 @compiled
-def offer_runs(m, desc):
+def offer_runs(m):
     """The runs of the present fragment go to the splitter."""
     context = m.o_tile[m.o_tile_head]
-    layer = desc[CONTEXT + context]
     i = m.o_index
     bus = m.bus_bytes
     slot = m.f_slot[context, i]
-    left = (layer.out_channels + bus - 1) // bus - m.o_chunk_first
-    used = min(left, layer.chunk_beats)
-    whole = used == layer.out_pixel_beats
-    first_pixel = m.f_seg[context, i] * layer.seg_w
-    pixels = min(layer.out_w - first_pixel, layer.seg_w)
-    address = layer.out_offset // bus + m.o_chunk_first + m.arena_base[slot] // bus
-    address += m.f_row[context, i] * layer.out_line_beats + first_pixel * layer.out_pixel_beats
+    left = (m.t_channels[context] + bus - 1) // bus - m.o_chunk_first
+    used = min(left, m.t_chunk[context])
+    whole = used == m.t_pixel_beats[context]
+    first_pixel = m.f_seg[context, i] * m.t_seg_w[context]
+    pixels = min(m.t_out_w[context] - first_pixel, m.t_seg_w[context])
+    address = m.t_offset[context] // bus + m.o_chunk_first + m.arena_base[slot] // bus
+    address += m.f_row[context, i] * m.t_line_beats[context] + first_pixel * m.t_pixel_beats[context]
     after = m.f_line[context, i] + m.f_lines[context, i]
-    complete = after == layer.lines
+    complete = after == m.t_lines[context]
     last_index = i + 1 >= m.t_fragments[context]
     chunk_last = m.chunk_last[m.p_chunk_head & 1]
     m.o_busy = 1
     m.s_address = m.s_line_address = m.s_run = address
-    m.s_line_pitch, m.s_run_pitch = layer.out_line_beats, layer.out_pixel_beats
+    m.s_line_pitch, m.s_run_pitch = m.t_line_beats[context], m.t_pixel_beats[context]
     m.s_lines = m.f_lines[context, i]
     m.s_runs = m.s_runs_left = 1 if whole else pixels
     m.s_run_beats = m.s_left = (pixels if whole else 1) * used
@@ -53,7 +52,7 @@ def offer_runs(m, desc):
     m.o_index += 1
     if last_index:
         m.o_index = 0
-        m.o_chunk_first = 0 if chunk_last else m.o_chunk_first + layer.chunk_beats
+        m.o_chunk_first = 0 if chunk_last else m.o_chunk_first + m.t_chunk[context]
         m.p_chunk_head += 1
         m.p_chunks -= 1
         if chunk_last:
@@ -83,9 +82,13 @@ def split_burst(m, allowed, run_ends, line_ends, ends):
 
 
 @compiled
-def step_writer(m, desc):
+def step_writer(m):
     """The writer in one cycle: returns (AW transferred, W transferred: 2 with a burst's last beat, B transferred)."""
     t = m.t
+    m.p_free_pulse = 0
+    waits = (m.o_state == OFFER and t >= m.o_offer_at and not m.i_chunk) or m.o_tiles == 0
+    if waits and not (m.o_busy or m.o_trial or m.o_resp or m.o_events or m.i_start):
+        return 0, 0, 0
     outstanding = 2 * m.in_flight
     judged = m.o_trial and m.o_resp != outstanding
     bursts_ready = not m.o_trial or judged
@@ -120,7 +123,6 @@ def step_writer(m, desc):
     if m.o_valid1:
         m.o_ready += 1
     m.o_valid1 = passes
-    m.p_free_pulse = 0
     if passes:
         send = m.o_send_head & 127
         burst_ends = m.o_beat + 1 >= m.send_beats[send]
@@ -170,7 +172,7 @@ def step_writer(m, desc):
             m.o_offer_at = t + FETCH_CYCLES
             m.next = t + 1
     elif offers:
-        offer_runs(m, desc)
+        offer_runs(m)
         m.next = t + 1
     elif t < m.o_offer_at:
         wake(m, m.o_offer_at)
