@@ -6,6 +6,7 @@ import numpy as np
 from fluidnpu.hw import isa
 from fluidnpu.hw.engine.descriptor_check import DescriptorCheck
 from fluidnpu.hw.isa import register_address
+from fluidnpu.hw.post.addition import Addition
 
 from ..memory import IDEAL
 from ..simulate import run_in_simulator
@@ -21,13 +22,16 @@ def overhead_bound(config, memory):
     """Most cycles of a preemption beside the rest of one tile and one stripe load: docs/architecture.md, Preemption."""
     slots, lines = config.slots, config.max_stack * config.max_lines
     deal = 5 * slots + lines + config.max_stack + 8  # scan, descriptor, dealer
-    sequencer = 2 * deal + 2 * (slots + lines) + config.fragments + 8 * slots + 40
+    sequencer = 2 * deal + 4 * (slots + lines) + config.fragments + 8 * slots + 40
     # Descriptors of samples that have just moved on, each to an operation of its own
     fetch = memory.read_latency + isa.DESCRIPTOR_BYTES // config.bus_bytes + DescriptorCheck.CYCLES
-    # Discarding the dropped tile's reads; then the new tile's weights and an exit's reads go first
-    reads = 2 * (memory.read_latency + config.weight_fifo_beats + config.reads_in_flight * config.burst_beats)
+    # Discarding the dropped tile's reads, second operands among them; then the new tile's weights and an exit's reads
+    in_flight = 2 * config.reads_in_flight * config.burst_beats
+    reads = 2 * (memory.read_latency + config.weight_fifo_beats + in_flight)
     tracker = memory.write_latency + config.stage_beats
-    return sequencer + (slots - 1) * fetch + reads + tracker
+    # A half of the residual buffer becomes free when the chunk in it is drained
+    operands = config.stage_bytes // config.post_lanes + Addition.LATENCY
+    return sequencer + (slots - 1) * fetch + reads + tracker + operands
 
 
 def preemption_bound(config, program, memory=IDEAL):

@@ -69,9 +69,11 @@ class Preemption:
 
 
 def load_cycles(config, memory, story, tile):
-    """Cycles of a tile's stripes: its beats, or its bursts (one per input row) if those wait for one another."""
+    """Cycles of a tile's stripes: its beats, or its bursts (one per input row) if those wait for one another. The beats
+    of its second operands come on top."""
     bursts = story.stripe_rows(tile)
-    return max(story.stripe_beats(tile), -(-bursts // config.reads_in_flight) * (memory.read_latency + 4))
+    stripes = max(story.stripe_beats(tile), -(-bursts // config.reads_in_flight) * (memory.read_latency + 4))
+    return stripes + story.residual_beats(tile)
 
 
 def preemptions(config, scenario, outcome, story):

@@ -26,16 +26,21 @@ STALLS = {
     "slow": Stall("slow", cycles=9),
     "burst": Stall("burst", 0.004, cycles=500),
 }
+KINDS = ("stripe", "residual", "logits", "write")  # of errors that belong to one sample
+MOST_MACS = 200_000  # of the network: many samples run through it
 # A host that nobody's end depends on: it admits, preempts, waits.
 CALM = {"admit": 8, "batch": 3, "commit": 1, "nap": 6, "pop": 2}
 
 
 @pytest.fixture(scope="module")
 def network(tiny):
-    """A small network of two exits with images, for ``tiny``."""
+    """A small network of two exits with images, for ``tiny``; it adds a tensor that nothing else reads."""
     config, _ = tiny
     rng = np.random.default_rng(11)
-    return compiled(draw_network(rng, exits=2, layers=2), config, rng)
+    while True:
+        drawn = compiled(draw_network(rng, exits=2, layers=2), config, rng)
+        if _second_operands(drawn) and drawn.network.macs() < MOST_MACS:
+            return drawn
 
 
 def _stalled(stalls, seed):
@@ -84,6 +89,13 @@ def _layers(network):
     return [i for i, op in enumerate(network.program.ops) if op.op in ("CONV", "POOL")]
 
 
+def _second_operands(network):
+    """Operations that add a tensor which no operation reads as its input."""
+    layers = {i: descriptor(network, i) for i in _layers(network)}
+    inputs = {d["in_offset"] for d in layers.values()}
+    return [i for i, d in layers.items() if d["residual"] and d["res_offset"] not in inputs]
+
+
 def _sample_window(network, rng, kind, sample):
     """An error window of one sample that it cannot miss, and the code that it must fail with."""
     program = network.program
@@ -92,7 +104,12 @@ def _sample_window(network, rng, kind, sample):
         place = program.tensors[rng.choice([e.logits for e in program.exits])]
         at = int(rng.integers(place.channels))
         return Window(place.offset + at, 1, sample, write=False), Code.EXIT_READ
-    d = descriptor(network, int(rng.choice(_layers(network))))
+    layers = _second_operands(network) if kind == "residual" else _layers(network)
+    d = descriptor(network, int(rng.choice(layers)))
+    if kind == "residual":
+        y, x, c = (int(rng.integers(d[n])) for n in ("out_h", "out_w", "out_channels"))
+        at = d["res_offset"] + (y * d["res_line_beats"] + x * d["res_pixel_beats"]) * bus + c
+        return Window(at, 1, sample, write=False), Code.RESIDUAL_READ
     if kind == "stripe":  # a whole image row: the uppermost one is read by any window
         return Window(d["in_offset"], d["in_line_beats"] * bus, sample, write=False), Code.STRIPE_READ
     y, x, c = (int(rng.integers(d[n])) for n in ("out_h", "out_w", "out_channels"))
@@ -109,7 +126,7 @@ def test_errors_of_one_sample(tiny, network, times):
         samples = samples_of([network], 14, rng, 0xFFFF)
         windows, failing = [], {}
         for s in rng.choice(10, 5, replace=False).tolist():  # the last four find used slots
-            kind = str(rng.choice(["stripe", "logits", "write"]))
+            kind = str(rng.choice(KINDS))
             window, failing[samples[s].tag] = _sample_window(network, rng, kind, s)
             windows.append(window)
         cases.append(_faults(config, [network], seed, samples, windows))
@@ -126,7 +143,7 @@ def test_errors_among_commands(tiny, network, times):
         samples = samples_of([network], 14, rng, 0xFFFF)
         windows, failing = [], {}
         for s in rng.choice(14, 7, replace=False).tolist():
-            kind = str(rng.choice(["stripe", "logits", "write"]))
+            kind = str(rng.choice(KINDS))
             window, failing[samples[s].tag] = _sample_window(network, rng, kind, s)
             windows.append(window)
         weights = {name: weight for name, weight in WILD.items() if name != "limit"}
@@ -242,6 +259,7 @@ def test_errors_that_stay(tiny, network):
 def _misplaced(network):
     """Programs with one address outside: name -> network."""
     layer, exit = _layers(network)[1], network.program.exits[0].op
+    second = _second_operands(network)[0]
     far = 0x4000_0000  # beyond the end of memory
     arena, region = network.program.arena_bytes, len(network.program.region)
     region += -region % network.program.bus_bytes
@@ -254,6 +272,8 @@ def _misplaced(network):
         "output far away": mutated(network, layer, out_offset=far),
         "weights behind the region": mutated(network, layer, **{f"weights{v}": region for v in range(4)}),
         "weights far away": mutated(network, layer, **{f"weights{v}": far for v in range(4)}),
+        "second operand behind the arena": mutated(network, second, res_offset=arena),
+        "second operand far away": mutated(network, second, res_offset=far),
         "logits behind the arena": mutated(network, exit, in_offset=arena),
         "table behind the region": mutated(network, exit, bias=region),
         "table in front of the region": mutated(network, exit, bias=-isa.EXIT_TABLE_BYTES),
