@@ -33,8 +33,9 @@ def test_resnet8(name, count, most, times):
     for first in range(0, len(images), PER_RUN):
         rng = np.random.default_rng(first)
         case = compiled(network, config, rng, images[first : first + PER_RUN], reuse_arena=first > 0)
-        samples, room = every_image(case, rng), len(case.images) * (case.program.arena_bytes + 4096)
-        played = scenario(config, [case], first, samples=samples, weights={}, memory_bytes=room + (1 << 20))
+        samples, arena = every_image(case, rng), -(-case.program.arena_bytes // 4096) * 4096
+        room = (1 << 20) + len(samples) * (arena + 4096)
+        played = scenario(config, [case], first, samples=samples, weights={}, memory_bytes=room)
         ((story, outcome),) = run_checked(config, build, [([case], played)])
         assert {a.tag - 1 for a in outcome["admissions"]} == set(range(len(case.images)))
         added = [tile for tile in story.tiles if story.descriptor(tile)["residual"]]
