@@ -1,9 +1,13 @@
 """What the compiler makes of layers that are no operation of their own, or do not fit as they are: every byte."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from fluidnpu.hw.config import get_config
 from fluidnpu.nn.tflite_reader import parse_network
 from fluidnpu.nn.tflite_writer import TfliteWriter
+from fluidnpu.sim.npu_build import npu_build
 from networks import compiled
 from npu_checks import run_checked
 from scenarios import samples_of, scenario
@@ -133,3 +137,17 @@ def outcomes(tiny):
 def test_every_byte(outcomes, name):
     (programs, _), (_, outcome) = outcomes[name]
     assert len(outcome["admissions"]) == 4 and programs[0].program.outputs
+
+
+def test_a_vector_too_long_for_a_pixel():
+    """On tiny with larger banks: 9,000 values, a pixel has 8,184 at most."""
+    config = replace(get_config("tiny"), name="tiny-deep", bank_bytes=16384)
+    rng = np.random.default_rng(SEED)
+    net = Net(rng, 1, 1, 9000)
+    weights = net.constants(11, 11, 9000)
+    network = net.read(net.net.fully_connected(net.net.flatten(net.x), *weights, **QUANTISATION))
+    programs = [compiled(network, config, rng, images=2)]
+    samples = samples_of(programs, 3, rng)
+    case = programs, scenario(config, programs, SEED, samples=samples, together=True)
+    ((_, outcome),) = run_checked(config, npu_build(config), [case])
+    assert len(outcome["admissions"]) == 3
