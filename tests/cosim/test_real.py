@@ -23,7 +23,7 @@ def real(*parts):
     return Path(os.environ["FLUIDNPU_REAL"], *parts)
 
 
-@pytest.mark.parametrize("name, count, most", [("tiny", 2, 2), ("edge", 8, 200)])
+@pytest.mark.parametrize("name, count, most", [("tiny", 2, 2), ("gemmini16", 2, 8), ("edge", 8, 200)])
 def test_resnet8(name, count, most, times):
     """The MLPerf Tiny image classifier, residual additions in three layers; with FLUIDNPU_LONG ``most`` images."""
     config, build = get_config(name), npu_build(get_config(name))
