@@ -212,9 +212,10 @@ class Op(IntEnum):
     """Operations of a program."""
 
     CONV = 1  # convolution or fully connected layer
-    POOL = 2  # per-channel sum over a window: average pool and mean
+    POOL = 2  # per-channel sum or maximum over a window: average, mean and maximum pool
     EXIT = 3  # decide from logits
     JUMP = 4  # over a head that is not enabled
+    DEPTHWISE = 5  # depthwise convolution: output channel c reads input channel c
 
 
 VARIANTS = 4
@@ -227,10 +228,13 @@ DESCRIPTOR_FIELDS = (
     Field("op", 0, 0, 4, doc="Op"),
     Field("single_rounding", 0, 4, 1, doc="requantise with one rounding (FULLY_CONNECTED of ai-edge-litert)"),
     Field("average", 0, 5, 1, doc="POOL: divide by the number of taps inside the image, half away from zero"),
-    Field("padded_average", 0, 6, 1, doc="POOL with average: divisor varies (kr must be 1, kh * kw <= 256)"),
+    Field("padded_average", 0, 6, 1, doc="POOL with average: divisor varies (kh * kw <= 256)"),
     Field("last", 0, 7, 1, doc="EXIT: the last one, always finishes"),
     Field("exit", 0, 8, 4, doc="EXIT, JUMP: which exit"),
-    Field("residual", 0, 12, 1, doc="CONV, POOL: add a second tensor to the output (words 32..39)"),
+    Field("residual", 0, 12, 1, doc="CONV, POOL, DEPTHWISE: add a second tensor to the output (words 32..39)"),
+    Field("maximum", 0, 13, 1, doc="POOL: the largest tap instead of the sum; taps outside the image read in_zero"),
+    Field("twice", 0, 14, 1, doc="CONV, DEPTHWISE: every word takes two steps, every tap two cycles, with a set each"),
+    Field("half_up", 0, 15, 1, doc="POOL with average: half upwards"),
     Field("producer_nseg", 0, 16, 8, doc="lines per image row of the layer that made the input"),
     Field("nseg", 0, 24, 8, doc="lines (segments) per output row; > 1 only if max_lines is 1"),
     Field("producer", 1, 0, 16, doc="index of the layer that made the input, NO_PRODUCER: the input image"),
@@ -274,7 +278,7 @@ DESCRIPTOR_FIELDS = (
             Field(f"max_lines{v}", 17 + 3 * v, 8, 8, doc="most lines of a sub-tile"),
             Field(f"stripe_lines{v}", 17 + 3 * v, 16, 16, doc="most input lines of a sub-tile"),
             Field(f"weights{v}", 18 + 3 * v, 0, 32, doc="weight stream, bytes from the program base"),
-            Field(f"words{v}", 19 + 3 * v, 0, 10, doc="words per tap and stack"),
+            Field(f"words{v}", 19 + 3 * v, 0, 10, doc="words per tap and stack; DEPTHWISE, POOL: blocks"),
             Field(f"weight_beats{v}", 19 + 3 * v, 10, 22, doc="beats of the weight stream"),
         )
     ),

@@ -5,6 +5,7 @@ import re
 from enum import IntEnum
 
 from . import isa, isa_text
+from .tile import VECTOR_TAPS
 
 __all__ = ["document", "enum_comments", "table"]
 
@@ -102,7 +103,7 @@ def document():
         descriptor=isa.DESCRIPTOR_BYTES, table=isa.EXIT_TABLE_BYTES, index=isa.PC_INDEX_BITS
     )
     rules = isa_text.DESCRIPTOR_RULES.format(
-        reciprocal=isa.RECIPROCAL_MAX, classes=isa.MAX_CLASSES, index=isa.PC_INDEX_BITS
+        reciprocal=isa.RECIPROCAL_MAX, taps=VECTOR_TAPS, classes=isa.MAX_CLASSES, index=isa.PC_INDEX_BITS
     )
     parts = (
         isa_text.INTRODUCTION,

@@ -135,20 +135,23 @@ DESCRIPTOR_RULES = """\
 A slot that reaches an operation which breaks one of these fails with code DESCRIPTOR.
 
 - op is one of the table above.
-- CONV, POOL: sizes that are counted (in_w, in_h, out_w, out_h, lines, out_channels, kh, kw, sy, sx, nseg, seg_w,
-  in_pixel_beats, out_pixel_beats, chunk_beats) are not 0; images are at most 4095 wide and high; a pixel is less than
-  1024 words.
-- clamp_min <= clamp_max; padded_average only with POOL, average, kh * kw <= {reciprocal} and kr = 1.
+- CONV, POOL, DEPTHWISE: sizes that are counted (in_w, in_h, out_w, out_h, lines, out_channels, kh, kw, sy, sx, nseg,
+  seg_w, in_pixel_beats, out_pixel_beats, chunk_beats) are not 0; images are at most 4095 wide and high; a pixel is less
+  than 1024 words.
+- clamp_min <= clamp_max; padded_average only with POOL, average and kh * kw <= {reciprocal};
+  maximum only with POOL and not with average; half_up only with average; twice not with POOL; DEPTHWISE: kh * kw,
+  doubled with twice, <= {taps}.
 - in_offset, out_offset and weights are multiples of the bus width.
 - lines = out_h * nseg; the segments cover a row, none of them is empty, and seg_w <= rows (nseg = 1: seg_w = out_w).
-- Rows of the input and of the output do not overlap; out_channels fit the output pixel (POOL: the input pixel too).
+- Rows of the input and of the output do not overlap; out_channels fit the output pixel.
 - producer is NO_PRODUCER or an earlier index, then with producer_nseg > 0.
 - A stripe line holds the input row (nseg = 1) or the window of a segment, and stripe_line_beats holds stripe_pixels.
 - Every variant, used or not: kr * kd <= max_stack; 1 <= max_lines <= the device's max_lines, 1 if nseg > 1;
   max_lines * seg_w <= rows; stripe_lines >= kh; stripe_lines * stripe_line_beats * kr <= a bank half of all banks
   together; kr * max_lines * seg_w pixels of a chunk fit a staging half; the pixel's and the stripe line's beats are
-  multiples of kd; 1 <= words <= words of a pixel / kd (CONV); kd = 1 (POOL); a chunk that is not the whole pixel is
-  whole c-tiles; weight_beats is the length of the weight stream.
+  multiples of kd; 1 <= words <= words of a pixel / kd; POOL, DEPTHWISE: ceil(words / words of a beat) * kd are the
+  beats that out_channels take; a chunk that is not the whole pixel is whole c-tiles (POOL, DEPTHWISE: a multiple of kd
+  beats); weight_beats is the length of the weight stream (POOL: 0).
 - residual: res_offset is a multiple of the bus width; res_pixel_beats is not 0, rows of the second operand do not
   overlap and out_channels fit its pixel; res_producer is NO_PRODUCER or an earlier index, then with
   res_producer_nseg > 0; the three shifts are within -31..0; add_clamp_min <= add_clamp_max.
@@ -160,7 +163,7 @@ A slot that reaches an operation which breaks one of these fails with code DESCR
 
 COUNTER_TEXTS = {
     "cycles_array": "a CONV row is multiplied",
-    "cycles_vector": "a POOL row is added",
+    "cycles_vector": "the vector path (DEPTHWISE, POOL) multiplies",
     "cycles_weights": "the running tile waits for weights",
     "cycles_activations": "the dealt tile waits for stripe or residual beats",
     "cycles_dependency": "the dealt tile's next stripe or residual line is not in memory yet",

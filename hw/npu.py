@@ -72,6 +72,11 @@ class Npu(wiring.Component):
         connect(m, epilogue=post.chunk, writer=writer.chunk)
         connect(m, writer=writer.event, engine=engine.write_event)
         m.d.comb += [
+            array.permit_valid.eq(post.permit_valid),
+            post.permit_taken.eq(array.permit_taken),
+            post.vector_row.eq(array.vector_row),
+            post.vector_row_valid.eq(array.vector_row_valid),
+            array.block_drained.eq(post.block_drained),
             array.drained.eq(post.drained),
             array.drained_bank.eq(post.drained_bank),
             array.acc_request.eq(post.acc_request),

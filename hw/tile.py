@@ -10,12 +10,21 @@ from amaranth.utils import bits_for, ceil_log2
 
 from . import isa
 
-__all__ = ["ADDITION_FIELDS", "DIMENSION_BITS", "PARAMETER_BYTES", "RMW_DISTANCE", "Layouts", "descriptor_layout"]
+__all__ = [
+    "ADDITION_FIELDS",
+    "DIMENSION_BITS",
+    "PARAMETER_BYTES",
+    "RMW_DISTANCE",
+    "VECTOR_TAPS",
+    "Layouts",
+    "descriptor_layout",
+]
 
 DIMENSION_BITS = 12  # image rows and columns: at most 4095
 RMW_DISTANCE = 2  # cycles between an accumulator's read and the next one that may see its write: least of a step
 PARAMETER_BYTES = 16  # bias int32, multiplier int32, shift int8, 7 unused: one output channel's requantiser
 ADDITION_FIELDS = tuple(f for f in isa.DESCRIPTOR_FIELDS if f.name.startswith("add_"))  # what the epilogue adds with
+VECTOR_TAPS = 127  # most taps of a DEPTHWISE window: half a lane PE's weight memory, whose last word holds ones
 
 
 def descriptor_layout():
@@ -41,6 +50,7 @@ class Layouts:
         self.word_address = ceil_log2(c.bank_bytes // c.lanes)  # of a stack that owns every bank
         self.bank_address = ceil_log2(c.bank_beats)  # beats, within one half of one bank
         self.fragment_index = ceil_log2(c.fragments)
+        self.vector_columns = c.max_stack * max(c.lanes, c.post_lanes)  # of a block's parameters
 
         # A run of lines of one slot in one sub-tile. row, seg: of its first line. last: the slot's last in the tile.
         self.fragment = data.StructLayout(
@@ -68,7 +78,10 @@ class Layouts:
             {
                 "context": self.context,
                 "half": 1,  # of the banks and the line tables
-                "vector": 1,  # POOL: words outside, taps inside, weights held over the taps
+                "vector": 1,  # DEPTHWISE, POOL: words outside, then rows, taps inside
+                "pool": 1,  # POOL: all weights are 1, there is no weight stream
+                "maximum": 1,  # POOL: the largest tap instead of the sum
+                "twice": 1,  # every word takes two steps, DEPTHWISE: every tap two cycles
                 "log2_kr": self.log2_stack,
                 "log2_kd": self.log2_stack,
                 "lines": self.line_count,  # of the longest sub-tile
@@ -96,9 +109,12 @@ class Layouts:
                 "clamp_min": signed(8),
                 "clamp_max": signed(8),
                 "single_rounding": 1,
+                "vector": 1,  # DEPTHWISE, POOL: results come row by row, without jobs
+                "words": 10,  # blocks of a vector tile
                 "pool": 1,  # requantiser below instead of the per-channel parameters
                 "average": 1,
                 "padded_average": 1,
+                "half_up": 1,
                 "bias": signed(32),
                 "multiplier": 32,
                 "shift": signed(8),
@@ -110,6 +126,7 @@ class Layouts:
         self.write_tile = data.StructLayout(
             {
                 "context": self.context,
+                "log2_kr": self.log2_stack,
                 "fragments": bits_for(c.fragments),
                 "pc": 16,
                 "lines": 16,  # of the layer
@@ -138,9 +155,13 @@ class Layouts:
         self.residual_write = data.StructLayout(
             {"half": 1, "address": ceil_log2(c.stage_beats), "data": 8 * c.bus_bytes}
         )
-        # Epilogue -> accumulators: values of columns quad * post_lanes + 0.. of sub-tile ``sub_tile``.
+        # A row's last tap on the vector path: its results are there two cycles later. last: of its block.
+        self.vector_row = data.StructLayout({"last": 1, "last_tile": 1})
+        # Epilogue -> accumulators: values of columns quad * post_lanes + 0.. of sub-tile ``sub_tile``; vector: results
+        # quad * post_lanes + 0.. of the lane PE of group ``sub_tile``.
         self.acc_request = data.StructLayout(
             {
+                "vector": 1,
                 "bank": 1,
                 "sub_tile": self.sub_tile,
                 "row": ceil_log2(c.rows),
@@ -148,11 +169,15 @@ class Layouts:
             }
         )
         self.acc_values = data.ArrayLayout(signed(32), c.post_lanes)
-        # Parameters of a c-tile arrive as ``beat`` 0, 1, ... of PARAMETER_BYTES per column.
+        self.parameter_quad = max(1, ceil_log2(max(c.pes, self.vector_columns) // c.post_lanes))
+        # Parameters of a c-tile arrive as ``beat`` 0, 1, ... of PARAMETER_BYTES per column; those of a block's words
+        # begin each at a new quad, so that a word narrower than post_lanes leaves a gap.
+        columns = max(c.pes, self.vector_columns)
         self.parameter_write = data.StructLayout(
             {
+                "vector": 1,
                 "bank": 1,
-                "beat": max(1, ceil_log2(c.pes * PARAMETER_BYTES // c.bus_bytes)),
+                "beat": max(1, ceil_log2(columns * PARAMETER_BYTES // c.bus_bytes)),
                 "data": 8 * c.bus_bytes,
             }
         )

@@ -6,12 +6,12 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
 from ..tile import RMW_DISTANCE, Layouts
+from .pe import SUM_BITS
 from .stacking import Stacking, select
 
-__all__ = ["ACC_LATENCY", "RMW_DISTANCE", "TAP_BITS", "Accumulators"]
+__all__ = ["ACC_LATENCY", "RMW_DISTANCE", "Accumulators"]
 
 ACC_LATENCY = 2  # cycles from acc_request to acc_values
-TAP_BITS = 16
 
 
 class Accumulators(Component):
@@ -32,9 +32,9 @@ class Accumulators(Component):
     -------
     sum_0, sum_1, ... : group_pes partial sums per group, concatenated
     write : per group: the row is not masked
-    tap, count : the tap of sub-tile 0 is inside the image; count it
     modes : log2 kr, log2 kd of the c-tile in each bank, while it drains
-    acc_request, acc_values, acc_taps : as in the array's contract
+    vector_values : results of the vector path, taken instead one cycle after a request with ``vector``
+    acc_request, acc_values : as in the array's contract
     """
 
     def __init__(self, config, widths):
@@ -49,13 +49,11 @@ class Accumulators(Component):
                 "row": In(ceil_log2(config.rows)),
                 "first": In(1),
                 "write": In(config.max_stack),
-                "tap": In(1),
-                "count": In(1),
                 **{f"sum_{g}": In(config.group_pes * width) for g, width in enumerate(widths)},
                 "modes": In(data.ArrayLayout(mode, 2)),
                 "acc_request": In(layouts.acc_request),
+                "vector_values": In(data.ArrayLayout(signed(SUM_BITS), config.post_lanes)),
                 "acc_values": Out(layouts.acc_values),
-                "acc_taps": Out(TAP_BITS),
             }
         )
 
@@ -91,16 +89,6 @@ class Accumulators(Component):
                 m.d.comb += write.data[pe].eq(sums.word_select(pe, width).as_signed() + before)
             drained.append(drain.data)
 
-        m.submodules.taps = taps = memory.Memory(shape=TAP_BITS, depth=depth, init=[])
-        write, read, drain = taps.write_port(), taps.read_port(), taps.read_port()
-        m.d.comb += [
-            read.addr.eq(address),
-            drain.addr.eq(drain_address),
-            write.addr.eq(late_address),
-            write.en.eq(self.count),
-            write.data.eq(Mux(late_first, 0, read.data) + self.tap),
-        ]
-        m.d.sync += self.acc_taps.eq(drain.data)
         self._deliver(m, drained)
         return m
 
@@ -133,6 +121,8 @@ class Accumulators(Component):
             m.d.sync += group.eq((mid << mode.log2_kd) | r)
             group_of.append(group)
 
+        vector = Signal(reset_less=True)
+        m.d.sync += vector.eq(request.vector)
         for lane in range(lanes):
             part = lane // pes
             reachable = self._reachable(lane)
@@ -140,7 +130,7 @@ class Accumulators(Component):
                 g: select(offset, {o: drained[g][(o * lanes + lane) % pes] for o in range(1 << quad_bits)})
                 for g in reachable
             }
-            m.d.sync += self.acc_values[lane].eq(select(group_of[part], choices))
+            m.d.sync += self.acc_values[lane].eq(Mux(vector, self.vector_values[lane], select(group_of[part], choices)))
 
     def _reachable(self, lane):
         """Groups that hold a column congruent to ``lane`` modulo post_lanes, with d = 0, in any mode."""

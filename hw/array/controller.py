@@ -1,13 +1,14 @@
-"""Controller: the loop nest of a tile, one MAC row per cycle."""
+"""Controller: the loop nest of a tile, one MAC row or one tap of the vector path per cycle."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Const, Module, Mux, Signal
 from amaranth.lib import data
 from amaranth.lib.wiring import Component, In, Out
-from amaranth.utils import ceil_log2, exact_log2
+from amaranth.utils import bits_for, ceil_log2
 
 from ..isa import ArrayEvent
 from ..tile import DIMENSION_BITS, Layouts
 from .accumulators import RMW_DISTANCE
+from .pe import ONES, TAP_ADDRESS_BITS
 from .stacking import Stacking
 
 __all__ = ["STATUS", "SWAP", "Controller", "row_layout"]
@@ -23,7 +24,8 @@ def row_layout(config):
     """An issued row: what the pipeline behind the controller needs to know.
 
     x: pixel of the line; row: of the sub-tile; column: x * sx + kx; offset: words from the line's base; first: write
-    without reading; last: the last row of its c-tile; count_taps: the first word of a POOL c-tile.
+    without reading; last: the last row of its c-tile (vector: its last tap); sums: for the accumulators.
+    Vector: tap (of the weights), begins and ends (the row's first and last tap).
     """
     layouts = Layouts(config)
     return data.StructLayout(
@@ -39,7 +41,10 @@ def row_layout(config):
             "first": 1,
             "last": 1,
             "last_tile": 1,
-            "count_taps": 1,
+            "sums": 1,
+            "tap": TAP_ADDRESS_BITS,
+            "begins": 1,
+            "ends": 1,
         }
     )
 
@@ -47,19 +52,25 @@ def row_layout(config):
 class Controller(Component):
     """Walks c-tiles, steps and rows of one tile after the other.
 
-    for each c-tile of cols output channels:
-        CONV: for ky, kx, channel word        POOL: for channel word of the c-tile, ky, kx        (a step)
-            for line, x                                                                           (a row, one cycle)
+    CONV: for each c-tile of cols output channels:
+        for ky, kx, channel word, (twice: set)     (a step)
+            for line, x                            (a row, one cycle)
+    DEPTHWISE, POOL: for each channel word         (a block)
+        for line, x                                (a row)
+            for ky, kx, (twice: set)               (a tap, one cycle)
 
     A step whose weights change waits for its set; a c-tile's first step also for its accumulator bank. Nothing waits
-    inside a step; one shorter than RMW_DISTANCE is padded. The last cycle of a tile, in which the next may start, is
+    inside a step; one shorter than RMW_DISTANCE is padded. A block waits for its weights (POOL: none) and for its
+    permit, a row of it until its last tap can be ``drain`` cycles behind the last tap before, drain = sub-tiles that
+    have lines * kd * max(1, lanes / post_lanes). The last cycle of a tile, in which the next may start, is
     the last cycle of its last step or, if that is later, the one in which the last parameters arrive.
 
     Members
     -------
     next, start_valid, start_ready, drained, drained_bank, status, trace : as in the array's contract
     tile : the running tile; running : it is valid; reading : it has rows to issue
-    set_ready : the next weight set is complete, at the latest in this cycle
+    set_ready : the next weight set (DEPTHWISE: the next block's weights) is complete, at the latest in this cycle
+    permit_valid, permit_taken : the results of a block will be taken; it begins
     parameters_left : parameters of the running tile are missing after this cycle
     swap : a set becomes active with this cycle's row
     row : the row issued in this cycle
@@ -86,6 +97,8 @@ class Controller(Component):
                 "parameters_left": In(1),
                 "swap": Out(SWAP),
                 "row": Out(row_layout(config)),
+                "permit_valid": In(1),
+                "permit_taken": Out(1),
                 "drained": In(1),
                 "drained_bank": In(1),
                 "modes": Out(data.ArrayLayout(mode, 2)),
@@ -97,15 +110,14 @@ class Controller(Component):
     def elaborate(self, platform):
         m = Module()
         c, layouts, tile = self.config, self.layouts, self.tile
-        lane_bits = exact_log2(c.lanes)
 
         # Position in the tile
         left = Signal(16)  # output channels from this c-tile on
-        channel = Signal(10 + lane_bits)  # the c-tile's first one
         ctile = Signal(16)
         bank = Signal()  # runs on from tile to tile
         first_step = Signal()
-        kx, ky, word, word_index = Signal(8), Signal(8), Signal(10), Signal(10)
+        kx, ky, word, second = Signal(8), Signal(8), Signal(10), Signal()
+        tap = Signal(TAP_ADDRESS_BITS)
         row_offset, tap_offset = Signal(layouts.word_address), Signal(layouts.word_address)
         line, x, row = Signal(ceil_log2(c.max_lines)), Signal(layouts.row_count), Signal(ceil_log2(c.rows))
         column, x_offset = Signal(DIMENSION_BITS + 2), Signal(layouts.word_address)
@@ -114,90 +126,112 @@ class Controller(Component):
         ended = Signal()  # rows are done, parameters are not
 
         # Where the loops end
-        cols, used = Signal(range(c.pes + 1)), Signal(range(c.pes + 1))
-        last_word = Signal(10)
-        kx_ends, ky_ends, word_ends, last_step, last_ctile = (
-            Signal(name=n) for n in ("kx_ends", "ky_ends", "word_ends", "last_step", "last_ctile")
+        cols = Signal(range(c.pes + 1))
+        window_begins, window_ends, word_ends, last_step, last_ctile = (
+            Signal(name=n) for n in ("window_begins", "window_ends", "word_ends", "last_step", "last_ctile")
         )
-        last_row, first_row, new_set = Signal(), Signal(), Signal()
+        kx_ends, ky_ends, last_row, first_row = (
+            Signal(name=n) for n in ("kx_ends", "ky_ends", "last_row", "first_row")
+        )
+        vector, conv = Signal(), Signal()
+        last_visit = Signal()  # of a word (vector: of a tap)
         m.d.comb += [
+            vector.eq(tile.vector),
+            conv.eq(~tile.vector),
             cols.eq(self.stacking.cols(tile.log2_kr, tile.log2_kd)),
-            last_ctile.eq(left <= cols),
-            used.eq(Mux(last_ctile, left, cols)),
-            last_word.eq(Mux(tile.vector, (used - 1)[: len(used)] >> lane_bits, tile.words - 1)),
             kx_ends.eq(kx + 1 == tile.kw),
             ky_ends.eq(ky + 1 == tile.kh),
-            word_ends.eq(word_index == last_word),
-            last_step.eq(kx_ends & ky_ends & word_ends),
-            first_row.eq((row == 0) & (pad == 0)),
+            last_visit.eq(second | ~tile.twice),
+            window_begins.eq((kx == 0) & (ky == 0) & ~second),
+            window_ends.eq(kx_ends & ky_ends & last_visit),
+            word_ends.eq(word + 1 == tile.words),
+            last_step.eq(vector | (window_ends & word_ends)),
+            last_ctile.eq(Mux(vector, word_ends, left <= cols)),
+            first_row.eq((row == 0) & (pad == 0) & (conv | window_begins)),
             last_row.eq((x + 1 == tile.seg_w) & (line + 1 == tile.lines)),
-            new_set.eq(~tile.vector | ((kx == 0) & (ky == 0))),
         ]
 
         # This cycle
         pending = Signal(2)  # accumulator banks that are filled or drained
-        needs_set, needs_bank, issue, step_ends = Signal(), Signal(), Signal(), Signal()
-        tile_ends, start = Signal(), Signal()
+        needs_set, needs_room, issue, step_ends = Signal(), Signal(), Signal(), Signal()
+        begins, ends, tile_ends, start = Signal(), Signal(), Signal(), Signal()
+        late_end = Signal()  # the last block took one cycle
+        draining = self._drain_time(m, issue & vector & window_ends)
         m.d.comb += [
             self.reading.eq(self.running & ~ended),
-            needs_set.eq(self.reading & first_row & new_set & ~self.set_ready),
-            needs_bank.eq(self.reading & first_row & first_step & pending.bit_select(bank, 1)),
-            issue.eq(self.reading & (pad == 0) & ~needs_set & ~needs_bank),
+            needs_set.eq(self.reading & first_row & ~tile.pool & ~self.set_ready),
+            needs_room.eq(
+                self.reading
+                & Mux(
+                    vector,
+                    window_begins & (draining | ((row == 0) & ~self.permit_valid)),
+                    first_row & first_step & pending.bit_select(bank, 1),
+                )
+            ),
+            issue.eq(self.reading & (pad == 0) & ~needs_set & ~needs_room),
+            begins.eq(issue & first_row & first_step),
             # a one-row step ends while it is padded: a waiting first row is never the end of a step
-            step_ends.eq(self.reading & ((pad == 1) | ((pad == 0) & last_row & (row >= RMW_DISTANCE - 1)))),
-            tile_ends.eq((ended | (step_ends & last_step & last_ctile)) & ~self.parameters_left),
+            step_ends.eq(
+                Mux(
+                    vector,
+                    issue & window_ends & last_row,
+                    self.reading & ((pad == 1) | ((pad == 0) & last_row & (row >= RMW_DISTANCE - 1))),
+                )
+            ),
+            ends.eq(step_ends & last_step & last_ctile),
+            tile_ends.eq((ended | (ends & ~begins)) & ~self.parameters_left),
             self.start_ready.eq(~self.running | tile_ends),
             start.eq(self.start_valid & self.start_ready),
+            self.permit_taken.eq(begins & vector),
         ]
+        m.d.sync += late_end.eq(ends & begins)
 
-        # Rows of a step
-        with m.If(issue):
+        # Rows
+        with m.If(issue & (conv | window_ends)):
             m.d.sync += [x.eq(x + 1), row.eq(row + 1), column.eq(column + tile.sx), x_offset.eq(x_offset + x_step)]
             with m.If(x + 1 == tile.seg_w):
                 m.d.sync += [x.eq(0), line.eq(line + 1), column.eq(0), x_offset.eq(0)]
             with m.If(last_row):
                 m.d.sync += [line.eq(0), row.eq(0)]
-                with m.If(row < RMW_DISTANCE - 1):
+                with m.If(conv & (row < RMW_DISTANCE - 1)):
                     m.d.sync += pad.eq(RMW_DISTANCE - 1 - row)
         with m.If(pad != 0):
             m.d.sync += pad.eq(pad - 1)
 
-        # Steps of a c-tile: CONV counts words inside, POOL outside of the taps
-        next_channel, next_row_offset = Signal.like(channel), Signal.like(row_offset)
-        m.d.comb += [
-            next_channel.eq(channel + cols),
-            next_row_offset.eq(row_offset + tile.line_words),
-        ]
+        # Words
+        word_done = Signal()
+        m.d.comb += word_done.eq(step_ends & last_visit)
         with m.If(step_ends):
             m.d.sync += first_step.eq(0)
-            with m.If(tile.vector | word_ends):
-                m.d.sync += [kx.eq(kx + 1), tap_offset.eq(tap_offset + tile.pixel_words)]
-                with m.If(kx_ends):
-                    m.d.sync += [
-                        kx.eq(0),
-                        ky.eq(ky + 1),
-                        row_offset.eq(next_row_offset),
-                        tap_offset.eq(next_row_offset),
-                    ]
-                    with m.If(ky_ends):
-                        m.d.sync += [ky.eq(0), row_offset.eq(0), tap_offset.eq(0)]
-            with m.If(~tile.vector | (kx_ends & ky_ends)):
-                m.d.sync += [word.eq(word + 1), word_index.eq(word_index + 1)]
-                with m.If(word_ends):
-                    m.d.sync += [word.eq(0), word_index.eq(0)]
-            with m.If(last_step):
-                m.d.sync += [
-                    first_step.eq(1),
-                    bank.eq(~bank),
-                    ctile.eq(ctile + 1),
-                    left.eq(left - cols),
-                    channel.eq(next_channel),
-                    word.eq(Mux(tile.vector, next_channel >> lane_bits, 0)),
-                ]
-                with m.If(last_ctile):
-                    m.d.sync += ended.eq(1)
+        with m.If(Mux(vector, issue, step_ends)):
+            m.d.sync += second.eq(~last_visit)
+        with m.If(word_done):
+            m.d.sync += word.eq(Mux(word_ends, 0, word + 1))
 
-        # Tiles
+        # Taps
+        next_row_offset = Signal.like(row_offset)
+        m.d.comb += next_row_offset.eq(row_offset + tile.line_words)
+        with m.If(issue & vector):
+            m.d.sync += tap.eq(Mux(window_ends, 0, tap + 1))
+        with m.If(Mux(vector, issue & last_visit, word_done & word_ends)):
+            m.d.sync += [kx.eq(kx + 1), tap_offset.eq(tap_offset + tile.pixel_words)]
+            with m.If(kx_ends):
+                m.d.sync += [
+                    kx.eq(0),
+                    ky.eq(ky + 1),
+                    row_offset.eq(next_row_offset),
+                    tap_offset.eq(next_row_offset),
+                ]
+                with m.If(ky_ends):
+                    m.d.sync += [ky.eq(0), row_offset.eq(0), tap_offset.eq(0)]
+
+        # C-tiles and tiles
+        with m.If(step_ends & last_step):
+            m.d.sync += [first_step.eq(1), ctile.eq(ctile + 1), left.eq(left - cols)]
+            with m.If(conv):
+                m.d.sync += bank.eq(~bank)
+            with m.If(last_ctile):
+                m.d.sync += ended.eq(1)
         with m.If(tile_ends):
             m.d.sync += self.running.eq(0)
         with m.If(start):
@@ -207,29 +241,25 @@ class Controller(Component):
                 self.running.eq(1),
                 ended.eq(0),
                 left.eq(self.next.out_channels),
-                channel.eq(0),
-                word.eq(0),
                 ctile.eq(0),
                 first_step.eq(1),
             ]
 
         # Accumulator banks
-        begins = Signal()
-        m.d.comb += begins.eq(issue & first_row & first_step)
         with m.If(self.drained):
             m.d.sync += pending.bit_select(self.drained_bank, 1).eq(0)
-        with m.If(begins):
+        with m.If(begins & conv):
             m.d.sync += pending.bit_select(bank, 1).eq(1)
             for i in range(2):
                 with m.If(bank == i):
                     m.d.sync += [self.modes[i].log2_kr.eq(tile.log2_kr), self.modes[i].log2_kd.eq(tile.log2_kd)]
 
         m.d.comb += [
-            self.swap.valid.eq(issue & first_row & new_set),
-            self.swap.parameters.eq(~tile.vector & first_step),
+            self.swap.valid.eq(issue & first_row & ~tile.pool),
+            self.swap.parameters.eq(conv & first_step),
             self.swap.bank.eq(bank),
-            self.swap.ctile_ends.eq(word_ends & (tile.vector | (kx_ends & ky_ends))),
-            self.swap.tile_ends.eq(self.swap.ctile_ends & last_ctile),
+            self.swap.ctile_ends.eq(last_step),
+            self.swap.tile_ends.eq(last_step & last_ctile),
             self.row.valid.eq(issue),
             self.row.line.eq(line),
             self.row.x.eq(x),
@@ -239,13 +269,16 @@ class Controller(Component):
             self.row.offset.eq(tap_offset + word + x_offset),
             self.row.bank.eq(bank),
             self.row.first.eq(first_step),
-            self.row.last.eq(last_row & last_step),
+            self.row.last.eq(last_row & last_step & (conv | window_ends)),
             self.row.last_tile.eq(last_ctile),
-            self.row.count_taps.eq(tile.vector & (word_index == 0)),
+            self.row.sums.eq(issue & conv),
+            self.row.tap.eq(Mux(vector, Mux(tile.pool, ONES, tap), 0)),
+            self.row.begins.eq(window_begins),
+            self.row.ends.eq(issue & vector & window_ends),
             self.status.busy.eq(issue),
-            self.status.vector.eq(self.running & tile.vector),
+            self.status.vector.eq(self.running & vector),
             self.status.waiting_weights.eq(needs_set | (self.running & ended)),
-            self.status.waiting_output.eq(needs_bank),
+            self.status.waiting_output.eq(needs_room),
         ]
 
         # Events
@@ -259,6 +292,29 @@ class Controller(Component):
                 m.d.comb += event.data.eq(rows | (tile.log2_kr << 16) | (tile.log2_kd << 20))
             with m.Else():
                 m.d.comb += event.data.eq(ctile)
-        with m.Elif(step_ends & last_step & last_ctile):
+        with m.Elif(ends | late_end):
             m.d.comb += [event.valid.eq(1), event.kind.eq(ArrayEvent.END)]
         return m
+
+    def _drain_time(self, m, row_ends):
+        """Level: if a row began now, its last tap would come too early for the results of the row before.
+
+        ``row_ends``: the last tap of a row is issued. Windows of more taps than any drain takes never wait.
+        """
+        c, next_ = self.config, self.next
+        word_cycles = max(1, c.lanes // c.post_lanes)
+        most = c.max_stack * word_cycles
+        bits = bits_for(most - 1)
+        taps, drain, left = Signal(2 * bits + 1), Signal(bits_for(most)), Signal(bits)
+        large = (next_.kh >> bits).any() | (next_.kw >> bits).any()
+        sub_tiles = sum((next_.sub_lines[r] != 0 for r in range(c.max_stack)), Const(0))
+        with m.If(self.start_valid & self.start_ready):
+            m.d.sync += [
+                taps.eq(Mux(large, (1 << 2 * bits) - 1, (next_.kh[:bits] * next_.kw[:bits]) << next_.twice)),
+                drain.eq((sub_tiles << next_.log2_kd) * word_cycles),
+            ]
+        with m.If(row_ends):
+            m.d.sync += left.eq(drain - 1)
+        with m.Elif(left != 0):
+            m.d.sync += left.eq(left - 1)
+        return left >= taps

@@ -7,6 +7,7 @@ from amaranth.utils import exact_log2
 
 from ..tile import PARAMETER_BYTES, Layouts
 from .controller import SWAP
+from .pe import TAP_ADDRESS_BITS
 from .stacking import Stacking, delayed, select
 
 __all__ = ["WeightLoader"]
@@ -19,6 +20,10 @@ class WeightLoader(Component):
     become active its parameters are passed on, then the next set is taken: steps follow one another every
     max(rows, set beats + parameter beats) cycles. One beat per cycle.
 
+    DEPTHWISE: what is loaded ahead are the weights of a block, for every tap a set of one column, and behind them its
+    parameters, into one of two banks of their own; they wait until the block before the last one is drained. A POOL
+    tile has nothing: while it runs the announced tile's first set is loaded.
+
     ``words`` and the selects belong to the beat taken ``latency`` cycles before, ``parameter_write`` to the one before.
 
     Parameters: config, latency (at least 2).
@@ -27,7 +32,10 @@ class WeightLoader(Component):
     -------
     next, announced, revoke, weights, parameter_write : as in the array's contract
     tile, swap : of the controller; start : it takes the announced tile
+    block_drained : pulse, the parameters of the oldest block that had any are not needed any more
     set_ready : the next set is complete, at the latest with this cycle's beat
+    half : the half of the lane PEs' weights that is loaded; the next swap makes it the active one
+    address : of those weights, for ``words``
     parameters_left : parameters are missing after this cycle
     parameters_missing : per accumulator bank: parameters of its c-tile are not passed on yet
     words : the word of the beat for each class of PEs (see ``word_class``)
@@ -50,7 +58,10 @@ class WeightLoader(Component):
                 "tile": In(layouts.array_tile),
                 "swap": In(SWAP),
                 "weights": In(stream.Signature(8 * config.bus_bytes)),
+                "block_drained": In(1),
                 "set_ready": Out(1),
+                "half": Out(1),
+                "address": Out(TAP_ADDRESS_BITS + 1),
                 "parameters_left": Out(1),
                 "parameters_missing": Out(2),
                 "parameter_write": Out(layouts.parameter_write),
@@ -84,51 +95,92 @@ class WeightLoader(Component):
         ahead = Signal(init=1)
         left = Signal(16)  # output channels from the set's c-tile on
         channels = Signal(16)
+        vector, twice = Signal(), Signal()
+        kh, kw = Signal(TAP_ADDRESS_BITS), Signal(TAP_ADDRESS_BITS)
         log2_kr, log2_kd = Signal(layouts.log2_stack), Signal(layouts.log2_stack)
         cols, used = Signal(range(c.pes + 1)), Signal(range(c.pes + 1))
         last_beat = Signal(range(max(2, c.pes // c.words_per_beat)))
         beat = Signal.like(last_beat)
+        sources = dict(vector=vector, twice=twice, kh=kh, kw=kw, log2_kr=log2_kr, log2_kd=log2_kd)
+        m.d.comb += [signal.eq(Mux(ahead, self.next[name], self.tile[name])) for name, signal in sources.items()]
         m.d.comb += [
             channels.eq(Mux(ahead, self.next.out_channels, left)),
-            log2_kr.eq(Mux(ahead, self.next.log2_kr, self.tile.log2_kr)),
-            log2_kd.eq(Mux(ahead, self.next.log2_kd, self.tile.log2_kd)),
             cols.eq(stacking.cols(log2_kr, log2_kd)),
-            used.eq(Mux(channels < cols, channels, cols)),
+            used.eq(Mux(vector, 1, Mux(channels < cols, channels, cols))),
             last_beat.eq(((used << log2_kd) - 1)[: len(used)] >> wpb_bits),
         ]
+        kx, ky, tap = (Signal(TAP_ADDRESS_BITS, name=n) for n in ("kx", "ky", "tap"))
+        second = Signal()  # set of a tap
 
-        # Parameters
+        # Parameters of a CONV c-tile
         parameter_beats = Signal(range(max(1, c.pes * PARAMETER_BYTES // c.bus_bytes) + 1))  # to come
         parameter_beat = Signal.like(self.parameter_write.beat)
         parameter_bank = Signal()
         passing = parameter_beats != 0
 
+        # Parameters of a block: beats of the words d = 0 .. kd - 1 one behind the other
+        word_beats = exact_log2(c.lanes * PARAMETER_BYTES // c.bus_bytes)
+        gap = exact_log2(max(1, c.post_lanes // c.lanes))  # in the store, behind each word
+        block_passing = Signal()
+        block_beat = Signal(word_beats + exact_log2(c.max_stack))
+        block_bank, has_bank = Signal(), Signal()  # has_bank: the block that is loaded, until it becomes active
+        banks_used = Signal(range(3))
+        last_block_beat = Signal.like(block_beat)
+        m.d.comb += last_block_beat.eq((1 << word_beats << log2_kd) - 1)
+
         # This cycle's beat
-        full = Signal()
-        takes_parameters, takes_set, set_ends, parameters_end = (
-            Signal(name=n) for n in ("takes_parameters", "takes_set", "set_ends", "parameters_end")
+        full, may_load = Signal(), Signal()
+        takes_parameters, takes_set, takes_block, set_ends, parameters_end, block_ends = (
+            Signal(name=n)
+            for n in ("takes_parameters", "takes_set", "takes_block", "set_ends", "parameters_end", "block_ends")
         )
+        taps_end, set_done, claims = Signal(), Signal(), Signal()
         m.d.comb += [
-            self.weights.ready.eq(passing | (~full & (~ahead | (self.announced & ~self.revoke)))),
+            may_load.eq(~full & (~ahead | (self.announced & ~self.revoke))),
+            self.weights.ready.eq(passing | (may_load & (~block_passing | has_bank | ~banks_used[1]))),
             takes_parameters.eq(self.weights.valid & passing),
-            takes_set.eq(self.weights.valid & self.weights.ready & ~passing),
+            takes_set.eq(self.weights.valid & self.weights.ready & ~passing & ~block_passing),
+            takes_block.eq(self.weights.valid & self.weights.ready & ~passing & block_passing),
             set_ends.eq(takes_set & (beat == last_beat)),
+            taps_end.eq(set_ends & (kx + 1 == kw) & (ky + 1 == kh) & (second | ~twice)),
             parameters_end.eq(takes_parameters & (parameter_beats == 1)),
-            self.set_ready.eq(full | set_ends),
+            block_ends.eq(takes_block & (block_beat == last_block_beat)),
+            claims.eq(takes_block & ~has_bank),
+            set_done.eq((set_ends & ~vector) | block_ends),
+            self.set_ready.eq(full | set_done),
             self.parameters_left.eq(passing & ~parameters_end),
         ]
         with m.If(takes_set):
             m.d.sync += beat.eq(beat + 1)
         with m.If(set_ends):
-            m.d.sync += [beat.eq(0), full.eq(1)]
+            m.d.sync += beat.eq(0)
+        with m.If(set_ends & vector):
+            m.d.sync += [tap.eq(tap + 1), second.eq(twice & ~second)]
+            with m.If(second | ~twice):
+                m.d.sync += kx.eq(kx + 1)
+                with m.If(kx + 1 == kw):
+                    m.d.sync += [kx.eq(0), ky.eq(ky + 1)]
+            with m.If(taps_end):
+                m.d.sync += [tap.eq(0), ky.eq(0), block_passing.eq(1)]
+        with m.If(takes_block):
+            m.d.sync += [block_beat.eq(block_beat + 1), has_bank.eq(1)]
+        with m.If(block_ends):
+            m.d.sync += [block_beat.eq(0), block_passing.eq(0)]
+        with m.If(set_done):
+            m.d.sync += full.eq(1)
         with m.If(takes_parameters):
             m.d.sync += [parameter_beats.eq(parameter_beats - 1), parameter_beat.eq(parameter_beat + 1)]
-        with m.If(self.revoke & ahead):
-            m.d.sync += [beat.eq(0), full.eq(0)]
+        withdraws = Signal()
+        m.d.comb += withdraws.eq(self.revoke & ahead)
+        with m.If(withdraws):
+            m.d.sync += [
+                signal.eq(0) for signal in (beat, full, tap, kx, ky, second, block_passing, block_beat, has_bank)
+            ]
+        m.d.sync += banks_used.eq(banks_used + claims - self.block_drained - (withdraws & has_bank))
         with m.If(self.start):
-            m.d.sync += [ahead.eq(0), left.eq(self.next.out_channels)]
+            m.d.sync += [ahead.eq(self.next.pool), left.eq(self.next.out_channels)]
         with m.If(self.swap.valid):
-            m.d.sync += full.eq(0)
+            m.d.sync += [full.eq(0), self.half.eq(~self.half), has_bank.eq(0), block_bank.eq(block_bank ^ has_bank)]
             with m.If(self.swap.ctile_ends):
                 m.d.sync += left.eq(left - cols)
             with m.If(self.swap.tile_ends):
@@ -147,6 +199,7 @@ class WeightLoader(Component):
         loads = Signal()
         late_beat = Signal.like(beat, reset_less=True)
         late_kr, late_kd = Signal.like(log2_kr, reset_less=True), Signal.like(log2_kd, reset_less=True)
+        late_address = Signal.like(self.address, reset_less=True)
         ends = Signal()
         m.d.sync += [
             payload.eq(self.weights.payload),
@@ -154,9 +207,17 @@ class WeightLoader(Component):
             late_beat.eq(beat),
             late_kr.eq(log2_kr),
             late_kd.eq(log2_kd),
-            self.parameter_write_valid.eq(takes_parameters),
-            self.parameter_write.bank.eq(parameter_bank),
-            self.parameter_write.beat.eq(parameter_beat),
+            late_address.eq(Cat(tap, self.half)),
+            self.parameter_write_valid.eq(takes_parameters | takes_block),
+            self.parameter_write.vector.eq(takes_block),
+            self.parameter_write.bank.eq(Mux(takes_block, block_bank, parameter_bank)),
+            self.parameter_write.beat.eq(
+                Mux(
+                    takes_block,
+                    Cat(block_beat[:word_beats], Const(0, gap), block_beat[word_beats:]),
+                    parameter_beat,
+                )
+            ),
             ends.eq(parameters_end),
         ]
         m.d.comb += self.parameter_write.data.eq(payload)
@@ -173,6 +234,7 @@ class WeightLoader(Component):
         later_payload = at_load(payload, "payload")
         later_mode = at_load(Cat(late_kd, late_kr), "mode")
         m.d.comb += [
+            self.address.eq(at_load(late_address, "address")),
             self.pe_select.eq(at_load(Mux(loads, pes, 0), "pe_select", reset_less=False)),
             self.group_select.eq(at_load(groups, "group_select")),
         ]

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
 from .. import isa
-from ..tile import DIMENSION_BITS, PARAMETER_BYTES, descriptor_layout
+from ..tile import DIMENSION_BITS, PARAMETER_BYTES, VECTOR_TAPS, descriptor_layout
 
 __all__ = ["DescriptorCheck"]
 
@@ -91,7 +91,7 @@ class DescriptorCheck(wiring.Component):
                 # Behind the last index a pc would go on in the next program.
                 m.d.sync += [broken.eq(self.index.all()), step.eq(0), v.eq(0)]
                 with m.Switch(d.op):
-                    with m.Case(isa.Op.CONV, isa.Op.POOL):
+                    with m.Case(isa.Op.CONV, isa.Op.POOL, isa.Op.DEPTHWISE):
                         m.next = "Layer"
                     with m.Case(isa.Op.EXIT):
                         m.d.sync += broken.eq(
@@ -155,9 +155,11 @@ class DescriptorCheck(wiring.Component):
             | d.in_pixel_beats[pixel_bits:].any()
             | (~reads_image & ((d.producer >= self.index) | (d.producer_nseg == 0)))
             | (d.out_channels > (d.out_pixel_beats << bus))
-            | (pools & (d.out_channels > (d.in_pixel_beats << bus)))
             | (d.clamp_min > d.clamp_max)
             | (d.padded_average & (~pools | ~d.average | (d.kh * d.kw > isa.RECIPROCAL_MAX)))
+            | (d.maximum & (~pools | d.average))
+            | (d.half_up & ~d.average)
+            | (d.twice & pools)
         )
 
     def _breaks_residual_rule(self):
@@ -194,10 +196,10 @@ class DescriptorCheck(wiring.Component):
     def _variant_rules(self, m, var, kept, saved, subtotal):
         """Rules and steps of a variant; ``kept`` is the product of the step before."""
         c, d = self.config, self.descriptor
-        bus, wpb, lanes = exact_log2(c.bus_bytes), exact_log2(c.words_per_beat), exact_log2(c.lanes)
+        bus, wpb = exact_log2(c.bus_bytes), exact_log2(c.words_per_beat)
         stack = exact_log2(c.max_stack)
         kr, kd = var["log2_kr"], var["log2_kd"]
-        is_conv = d.op == isa.Op.CONV
+        is_conv, is_pool, is_depthwise = (d.op == op for op in (isa.Op.CONV, isa.Op.POOL, isa.Op.DEPTHWISE))
 
         too_deep = Signal()
         log2_cols, cols = Signal(range(exact_log2(c.pes) + 1)), Signal(range(c.pes + 1))
@@ -217,7 +219,8 @@ class DescriptorCheck(wiring.Component):
             kd_mask.eq((1 << shift) - 1),
             pixel_words.eq((d.in_pixel_beats << wpb) >> shift),
         ]
-        # Beats of a weight set and of the parameters, for whole and for the last c-tile
+        # Beats of a weight set and of the parameters, for whole and for the last c-tile. DEPTHWISE: a tap of a block is
+        # a set of one column, its blocks are whole c-tiles; POOL has neither.
         set_full, set_part, par_full, par_part = (
             Signal(16, name=n) for n in ("set_full", "set_part", "par_full", "par_part")
         )
@@ -226,19 +229,19 @@ class DescriptorCheck(wiring.Component):
             return (words + c.words_per_beat - 1) >> wpb
 
         def parameter_beats(columns):
-            return Mux(is_conv, (columns * PARAMETER_BYTES + c.bus_bytes - 1) >> bus, 0)
+            return (columns * PARAMETER_BYTES + c.bus_bytes - 1) >> bus
 
+        columns = Mux(is_conv, cols, 1)
+        blocks_beats = Signal(16)  # of a pixel, that the blocks of all stacks cover
+        out_beats = (d.out_channels + c.bus_bytes - 1) >> bus
         m.d.comb += [
-            set_full.eq(beats(cols << shift)),
-            set_part.eq(beats(part << shift)),
-            par_full.eq(parameter_beats(cols)),
-            par_part.eq(parameter_beats(part)),
+            set_full.eq(Mux(is_pool, 0, beats(columns << shift))),
+            set_part.eq(Mux(is_conv, beats(part << shift), 0)),
+            par_full.eq(Mux(is_pool, 0, parameter_beats(Mux(is_conv, cols, c.lanes << shift)))),
+            par_part.eq(Mux(is_conv, parameter_beats(part), 0)),
+            blocks_beats.eq(beats(var["words"]) << shift),
         ]
-        pool_sets, pool_part_sets = Signal(16), Signal(16)
-        m.d.comb += [
-            pool_sets.eq((cols + c.lanes - 1) >> lanes),
-            pool_part_sets.eq((part + c.lanes - 1) >> lanes),
-        ]
+        positions = var["words"] << d.twice
         chunk = Mux(d.chunk_beats < d.out_pixel_beats, d.chunk_beats, d.out_pixel_beats)
 
         class Rules:
@@ -248,10 +251,10 @@ class DescriptorCheck(wiring.Component):
                 ((kept << shift_of(kr, stack))[:24], chunk, 0, "<=", C(c.stage_beats)),
                 (var["stripe_lines"], d.stripe_line_beats, 0, "<=", C(c.bank_beats * c.max_stack) >> kr),
                 (d.kh, d.kw, 0, "any", 0),
-                (kept, Mux(is_conv, var["words"], 1), 0, "<=", C(_LARGEST)),
-                (Mux(is_conv, kept, pool_sets), set_full, par_full, "<=", C(_LARGEST)),
-                (kept, full, 0, "<=", var["weight_beats"]),
-                (Mux(is_conv, saved, pool_part_sets), set_part, par_part, "<=", var["weight_beats"]),
+                (kept, Mux(is_conv, positions, 1 << d.twice), 0, "<=", Mux(is_depthwise, VECTOR_TAPS, C(_LARGEST))),
+                (kept, set_full, par_full, "<=", C(_LARGEST)),
+                (kept, Mux(is_conv, full, var["words"]), 0, "<=", var["weight_beats"]),
+                (saved, set_part, par_part, "<=", var["weight_beats"]),
                 (kept, 1, subtotal, "=", var["weight_beats"]),
             )
             bad = (
@@ -263,10 +266,13 @@ class DescriptorCheck(wiring.Component):
                 | var["weights"][:bus].any()
                 | (d.in_pixel_beats & kd_mask).any()
                 | (d.stripe_line_beats & kd_mask).any()
-                | (is_conv & ((var["words"] == 0) | (var["words"] > pixel_words)))
-                | (~is_conv & (kd != 0))
-                | (d.padded_average & (kr != 0))
-                | ((d.chunk_beats < d.out_pixel_beats) & ((d.chunk_beats << bus) & (cols - 1)).any())
+                | (var["words"] == 0)
+                | (var["words"] > pixel_words)
+                | (~is_conv & (blocks_beats != out_beats))
+                | (
+                    (d.chunk_beats < d.out_pixel_beats)
+                    & Mux(is_conv, (d.chunk_beats << bus) & (cols - 1), d.chunk_beats & kd_mask).any()
+                )
             )
 
         assert len(Rules.steps) == self.VARIANT_STEPS

@@ -34,12 +34,16 @@ def connect_tile(m, engine):
                 ]
     engine.half = Signal()
     t, dealer = engine.next_tile, engine.dealer
+    vector = (layer.op == isa.Op.POOL) | (layer.op == isa.Op.DEPTHWISE)
     m.d.comb += [
         engine.next_program.eq(engine.leader_pc[isa.PC_INDEX_BITS :]),
         engine.next_fragments.eq(dealer.fragments),
         t.context.eq(engine.context),
         t.half.eq(engine.half),
-        t.vector.eq(layer.op == isa.Op.POOL),
+        t.vector.eq(vector),
+        t.pool.eq(layer.op == isa.Op.POOL),
+        t.maximum.eq(layer.maximum),
+        t.twice.eq(layer.twice),
         t.log2_kr.eq(kr),
         t.log2_kd.eq(kd),
         t.lines.eq(dealer.longest),
@@ -55,11 +59,13 @@ def connect_tile(m, engine):
         p.log2_kr.eq(kr),
         p.log2_kd.eq(kd),
         p.sub_rows.eq(dealer.sub_rows),
+        p.vector.eq(vector),
+        p.words.eq(words),
         p.pool.eq(layer.op == isa.Op.POOL),
         *(
             p[name].eq(layer[name])
             for name in (
-                "out_channels out_zero clamp_min clamp_max single_rounding average padded_average "
+                "out_channels out_zero clamp_min clamp_max single_rounding average padded_average half_up "
                 "bias multiplier shift chunk_beats residual"
             ).split()
         ),
@@ -68,6 +74,7 @@ def connect_tile(m, engine):
     w = engine.write.p
     m.d.comb += [
         w.context.eq(engine.context),
+        w.log2_kr.eq(kr),
         w.fragments.eq(dealer.fragments),
         w.pc.eq(engine.leader_pc),
         *(

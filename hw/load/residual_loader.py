@@ -8,6 +8,7 @@ from amaranth.utils import bits_for, ceil_log2, exact_log2
 from ..isa import NO_PRODUCER, PC_INDEX_BITS, Code
 from ..memory.burst_reader import BurstReader
 from ..memory.read_client import ReadClientSignature
+from ..post.vector_drain import sub_tile_beats
 from ..tile import Layouts, descriptor_layout
 from .fragment_window import FragmentWindow, window_layout
 
@@ -20,7 +21,8 @@ class ResidualLoader(Component):
         for chunk in chunks:                     # chunk_beats beats of every pixel, the last one perhaps fewer
             wait until the half is free
             for fragment in fragments: for each of its lines:
-                wait until the operand's row is there, read the line's pixels to the next beats of the half
+                wait until the operand's row is there, read the line's pixels to the next beats of the sub-tile's part
+                of the half (post/vector_drain.py)
             wait until all beats have come: the half is full
 
     Halves alternate. A tile may start when its first chunk is there; the others are read while it runs, each as soon as
@@ -263,6 +265,8 @@ class ResidualLoader(Component):
             first = window.p.addr + (chunk_first << beat_shift)
             m.d.sync += [now.eq(window.p), now.addr.eq(first), run.eq(first), pixels_left.eq(window.p.width)]
             m.d.sync += walking.eq(1)
+            with m.If(window.p.sub_tile != now.sub_tile):
+                m.d.sync += place.eq(sub_tile_beats(self.config, window.p.sub_tile, tile.log2_kr))
         with m.If(drop):
             m.d.sync += walking.eq(0)
         return walking

@@ -3,7 +3,7 @@
 from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out, connect, flipped
-from amaranth.utils import bits_for, exact_log2
+from amaranth.utils import bits_for, ceil_log2, exact_log2
 
 from ..post.staging import stage_read_layout
 from ..queue import Queue
@@ -12,7 +12,8 @@ __all__ = ["BeatSender"]
 
 
 class BeatSender(Component):
-    """Sends the beats of each burst from consecutive addresses of the half, starting at 0 in every chunk.
+    """Sends the beats of each burst from consecutive addresses of the half, starting at 0 in every chunk and at
+    ``stage`` where a burst has ``jump``.
 
     A burst that is not ``sent`` is passed over, a beat per cycle, without reading. Strobes: beat b of a chunk holds
     beat b mod used of a pixel's part; bytes of the part from ``channel_bytes`` on are off. ``used`` and
@@ -40,7 +41,14 @@ class BeatSender(Component):
         self.config = config
         self.bursts = bursts
         self.burst_layout = data.StructLayout(
-            {"sent": 1, "beats": bits_for(config.burst_beats), "half": 1, "chunk_end": 1}
+            {
+                "sent": 1,
+                "beats": bits_for(config.burst_beats),
+                "half": 1,
+                "chunk_end": 1,
+                "jump": 1,
+                "stage": ceil_log2(config.stage_beats),
+            }
         )
         self.beat_layout = data.StructLayout({"data": 8 * config.bus_bytes, "strb": config.bus_bytes, "last": 1})
         super().__init__(
@@ -80,7 +88,7 @@ class BeatSender(Component):
         # Cycle 0: the address of a beat
         burst = waiting.o.payload
         pixel = pixels[burst.half]
-        address = Signal.like(self.stage_read.address)
+        following = Signal.like(self.stage_read.address)
         beat = Signal.like(burst.beats)  # of the burst
         place = Signal(8)  # of the beat within the pixel's part
         place_byte = Signal(8 + bus_bits)
@@ -92,18 +100,18 @@ class BeatSender(Component):
             burst_ends.eq(beat + 1 >= burst.beats),
             waiting.o.ready.eq(passes & burst_ends),
             self.stage_read.half.eq(burst.half),
-            self.stage_read.address.eq(address),
+            self.stage_read.address.eq(Mux(burst.jump & (beat == 0), burst.stage, following)),
             place_byte.eq(place << bus_bits),
         ]
         m.d.sync += [self.chunk_free.eq(passes & burst_ends & burst.chunk_end), self.chunk_free_half.eq(burst.half)]
         with m.If(passes):
             m.d.sync += [
-                address.eq(address + 1),
+                following.eq(self.stage_read.address + 1),
                 beat.eq(Mux(burst_ends, 0, beat + 1)),
                 place.eq(Mux(place + 1 >= pixel.used, 0, place + 1)),
             ]
             with m.If(burst_ends & burst.chunk_end):
-                m.d.sync += [address.eq(0), place.eq(0)]
+                m.d.sync += [following.eq(0), place.eq(0)]
 
         # Cycle 1: its data
         real = Signal(16)  # bytes of the part from this beat on

@@ -142,6 +142,8 @@ class OutputWriter(Component):
             sender.burst.payload.beats.eq(candidate.beats),
             sender.burst.payload.half.eq(candidate.half),
             sender.burst.payload.chunk_end.eq(candidate.chunk_end),
+            sender.burst.payload.jump.eq(candidate.jump),
+            sender.burst.payload.stage.eq(candidate.stage),
             responses.i.valid.eq(on_trial),
             responses.i.payload.sent.eq(inside),
         ]

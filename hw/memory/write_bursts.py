@@ -3,8 +3,9 @@
 from amaranth.hdl import Array, Module, Mux, Signal
 from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
-from amaranth.utils import bits_for, exact_log2
+from amaranth.utils import bits_for, ceil_log2, exact_log2
 
+from ..post.vector_drain import sub_tile_beats
 from ..tile import Layouts
 
 __all__ = ["BEAT_ADDRESS_BITS", "BurstSplitter", "FragmentRuns", "runs_layout", "write_burst_layout"]
@@ -13,8 +14,8 @@ PAGE_BYTES = 4096  # no AXI burst crosses such a boundary
 BEAT_ADDRESS_BITS = 36  # holds base + offset + row * line beats + pixel * pixel beats of any descriptor exactly
 
 
-def _ending_fields(layouts):
-    """What the writer must know when the last burst of a fragment is answered."""
+def _common_fields(config, layouts):
+    """What the writer must know of a fragment's beats, and when its last burst is answered."""
     return {
         "slot": layouts.slot,
         "context": layouts.context,
@@ -24,6 +25,8 @@ def _ending_fields(layouts):
         "retire": 1,
         "half": 1,
         "chunk_end": 1,
+        "jump": 1,  # the first beat lies at ``stage`` in the staging half, else behind the one before
+        "stage": ceil_log2(config.stage_beats),
     }
 
 
@@ -39,15 +42,15 @@ def runs_layout(config):
             "runs": layouts.row_count,
             "run_beats": layouts.row_count + 8,
         }
-        | _ending_fields(layouts)
+        | _common_fields(config, layouts)
     )
 
 
 def write_burst_layout(config):
-    """One burst, not yet checked. done, retire, chunk_end: of the last one of a fragment only."""
+    """One burst, not yet checked. done, retire, chunk_end: of the last one of a fragment only; jump: of the first."""
     layouts = Layouts(config)
     return data.StructLayout(
-        {"address": BEAT_ADDRESS_BITS, "beats": bits_for(config.burst_beats)} | _ending_fields(layouts)
+        {"address": BEAT_ADDRESS_BITS, "beats": bits_for(config.burst_beats)} | _common_fields(config, layouts)
     )
 
 
@@ -116,6 +119,7 @@ class FragmentRuns(Component):
         ]
 
         fragment = Signal(layouts.fragment)
+        sub_tile = Signal(layouts.sub_tile)  # of the chunk's fragment before
         origin = Signal(BEAT_ADDRESS_BITS)
         row_beats = Signal(28)
         first_pixel = Signal(8 + layouts.row_count)
@@ -163,6 +167,8 @@ class FragmentRuns(Component):
                     out.context.eq(tile.context),
                     out.pc.eq(tile.pc + complete),
                     out.line.eq(Mux(complete, 0, after)),
+                    out.jump.eq(fragment.sub_tile != sub_tile),
+                    out.stage.eq(sub_tile_beats(c, fragment.sub_tile, tile.log2_kr)),
                 ]
                 m.next = "Offer"
             with m.State("Offer"):
@@ -172,10 +178,11 @@ class FragmentRuns(Component):
                     self.tile.ready.eq(self.chunk.valid & self.chunk.ready & chunk.last),
                 ]
                 with m.If(self.runs.valid & self.runs.ready):
-                    m.d.sync += index.eq(index + 1)
+                    m.d.sync += [index.eq(index + 1), sub_tile.eq(fragment.sub_tile)]
                     with m.If(last_index):
                         m.d.sync += [
                             index.eq(0),
+                            sub_tile.eq(0),
                             chunk_first.eq(Mux(chunk.last, 0, chunk_first + tile.chunk_beats)),
                         ]
                     m.next = "Fetch"
@@ -239,12 +246,15 @@ class BurstSplitter(Component):
             out.done.eq(runs.done & ends),
             out.retire.eq(runs.retire & ends),
             out.chunk_end.eq(runs.chunk_end & ends),
+            out.jump.eq(runs.jump),
+            out.stage.eq(runs.stage),
             moves.eq(busy & self.bursts.ready),
             self.runs.ready.eq(~busy | (moves & ends)),
         ]
         next_run, next_line = Signal(BEAT_ADDRESS_BITS), Signal(BEAT_ADDRESS_BITS)
         m.d.comb += [next_run.eq(run + runs.run_pitch), next_line.eq(runs.address + runs.line_pitch)]
         with m.If(moves):
+            m.d.sync += runs.jump.eq(0)
             m.d.sync += [address.eq(address + allowed), left.eq(left - allowed)]
             with m.If(run_ends):
                 m.d.sync += [

@@ -1,4 +1,4 @@
-"""Requantisers of the columns of two c-tiles, as the weight stream brings them."""
+"""Requantisers of the columns of two c-tiles and of two blocks, as the weight stream brings them."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, memory
@@ -14,13 +14,16 @@ __all__ = ["ParameterStore"]
 class ParameterStore(Component):
     """``read`` holds the requantisers of columns quad * post_lanes + 0.. of ``bank``.
 
-    Latency: READ_LATENCY from ``bank``, ``quad``; a write is seen by reads of later cycles. One read and one write
-    beat per cycle. A column has PARAMETER_BYTES: bias int32, multiplier int32, shift int8, unused bytes; it takes
-    two beats of a bus of 8 bytes and half of one of 32.
+    There are two banks for c-tiles and two (``vector``) for blocks, whose columns are those of each depth's word, at
+    least post_lanes per word.
+
+    Latency: READ_LATENCY from ``vector``, ``bank``, ``quad``; a write is seen by reads of later cycles. One read and
+    one write beat per cycle. A column has PARAMETER_BYTES: bias int32, multiplier int32, shift int8, unused bytes; it
+    takes two beats of a bus of 8 bytes and half of one of 32.
 
     With ``override`` (one READ_LATENCY later than ``bank``, ``quad``) every lane gets ``shared`` instead.
 
-    Members: write, write_valid; bank, quad; override, shared; read (one requantiser per post lane).
+    Members: write, write_valid; vector, bank, quad; override, shared; read (one requantiser per post lane).
     """
 
     READ_LATENCY = 1
@@ -32,8 +35,9 @@ class ParameterStore(Component):
             {
                 "write": In(layouts.parameter_write),
                 "write_valid": In(1),
+                "vector": In(1),
                 "bank": In(1),
-                "quad": In(layouts.acc_request["quad"].shape),
+                "quad": In(layouts.parameter_quad),
                 "override": In(1),
                 "shared": In(REQUANTIZER_LAYOUT),
                 "read": Out(data.ArrayLayout(REQUANTIZER_LAYOUT, config.post_lanes)),
@@ -46,8 +50,9 @@ class ParameterStore(Component):
         columns_per_beat = max(1, c.bus_bytes // PARAMETER_BYTES)
         beats_per_column = max(1, PARAMETER_BYTES // c.bus_bytes)
         columns = max(c.post_lanes, columns_per_beat)  # of a memory word
-        depth = 2 * max(1, c.pes // columns)
-        column_bits, entry_bits = exact_log2(columns), exact_log2(depth // 2)
+        most_columns = max(c.pes, Layouts(c).vector_columns)
+        depth = 4 * max(1, most_columns // columns)
+        column_bits, entry_bits = exact_log2(columns), exact_log2(depth // 4)
 
         m.submodules.factors = factors = memory.Memory(shape=data.ArrayLayout(64, columns), depth=depth, init=[])
         m.submodules.shifts = shifts = memory.Memory(shape=data.ArrayLayout(8, columns), depth=depth, init=[])
@@ -55,7 +60,7 @@ class ParameterStore(Component):
         # Write: the first column of the beat, and which part of it if a column takes several
         beat = self.write.beat
         part_bits = exact_log2(beats_per_column)
-        column = Signal(ceil_log2(c.pes) if c.pes > 1 else 1)
+        column = Signal(max(1, ceil_log2(most_columns)))
         m.d.comb += column.eq((beat >> part_bits) << exact_log2(columns_per_beat))
         here = Signal(columns)
         m.d.comb += here.eq(((1 << columns_per_beat) - 1) << column[:column_bits])
@@ -71,7 +76,7 @@ class ParameterStore(Component):
             port = store.write_port(granularity=1)
             right_part = beat[:part_bits] == low // 64 if part_bits else 1
             m.d.comb += [
-                port.addr.eq(Cat(column[column_bits:][:entry_bits], self.write.bank)),
+                port.addr.eq(Cat(column[column_bits:][:entry_bits], self.write.bank, self.write.vector)),
                 port.data.eq(split(low, high)),
                 port.en.eq(Mux(self.write_valid & right_part, here, 0)),
             ]
@@ -82,7 +87,7 @@ class ParameterStore(Component):
         m.d.sync += quad_in_word.eq(self.quad[:quads_bits])
         ports = [store.read_port() for store in (factors, shifts)]
         for port in ports:
-            m.d.comb += port.addr.eq(Cat(self.quad[quads_bits:][:entry_bits], self.bank))
+            m.d.comb += port.addr.eq(Cat(self.quad[quads_bits:][:entry_bits], self.bank, self.vector))
         for lane in range(c.post_lanes):
             factor = ports[0].data.as_value().word_select(quad_in_word * c.post_lanes + lane, 64)
             shift = ports[1].data.as_value().word_select(quad_in_word * c.post_lanes + lane, 8)

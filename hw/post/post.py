@@ -17,7 +17,7 @@ __all__ = ["Post"]
 
 
 class Post(Component):
-    """Turns the sums of complete c-tiles into int8 pixels in the staging buffer.
+    """Turns the sums of complete c-tiles and the results of vector rows into int8 pixels in the staging buffer.
 
     A tile is held from its arrival until its last value is staged; jobs belong to the tiles in their order, and the
     job with ``last`` ends its tile. ``post_lanes`` values per cycle; order, gaps and ``drained`` as in Epilogue. The
@@ -34,6 +34,7 @@ class Post(Component):
     -------
     tile : stream of post_tile, given when the tile starts; at most ``trackers`` are held
     job : stream of drain_job
+    permit_valid, permit_taken, vector_row, vector_row_valid, block_drained : as in Epilogue
     drained, drained_bank : pulse: the last values of a job's bank are read
     acc_request, acc_request_valid; acc_values, acc_taps : accumulators, acc_latency cycles later
     parameter_write, parameter_write_valid : always taken
@@ -53,6 +54,11 @@ class Post(Component):
             {
                 "tile": In(stream.Signature(layouts.post_tile)),
                 "job": In(stream.Signature(layouts.drain_job)),
+                "permit_valid": Out(1),
+                "permit_taken": In(1),
+                "vector_row": In(layouts.vector_row),
+                "vector_row_valid": In(1),
+                "block_drained": Out(1),
                 "drained": Out(1),
                 "drained_bank": Out(1),
                 "acc_request": Out(layouts.acc_request),
@@ -99,9 +105,12 @@ class Post(Component):
         m.submodules.staging = staging = Staging(c)
         m.submodules.chunks = chunks = Queue(layouts.chunk, 2)
 
-        # Held tiles, a ring of three pointers: next to arrive, next for the epilogue, in the epilogue
+        # Held tiles, a ring of pointers: next to arrive, next for the epilogue, in the epilogue, its vector rows come.
+        # An idle epilogue takes a tile as it arrives: a vector tile can get its permit in the next cycle.
         tiles = Array(Signal(layouts.post_tile, name=f"tile_{i}") for i in range(c.trackers))
-        arriving, beginning, drawn = (Signal(range(c.trackers), name=n) for n in ("arriving", "beginning", "drawn"))
+        arriving, beginning, drawn, vector_drawn = (
+            Signal(range(c.trackers), name=n) for n in ("arriving", "beginning", "drawn", "vector_drawn")
+        )
         held, waiting = Signal(range(c.trackers + 1)), Signal(range(c.trackers + 1))
         arrives, ends = Signal(), Signal()
 
@@ -111,13 +120,15 @@ class Post(Component):
         m.d.comb += [
             self.tile.ready.eq(held != c.trackers),
             arrives.eq(self.tile.valid & self.tile.ready),
-            epilogue.tile.eq(tiles[beginning]),
-            epilogue.tile_valid.eq(waiting != 0),
+            epilogue.tile.eq(Mux(waiting == 0, self.tile.payload.as_value(), tiles[beginning].as_value())),
+            epilogue.tile_valid.eq((waiting != 0) | arrives),
         ]
         with m.If(arrives):
             m.d.sync += [tiles[arriving].eq(self.tile.payload), arriving.eq(after(arriving))]
         with m.If(epilogue.tile_taken):
             m.d.sync += [drawn.eq(beginning), beginning.eq(after(beginning))]
+        with m.If(epilogue.vector_tile_taken):
+            m.d.sync += vector_drawn.eq(drawn)
         m.d.sync += [
             held.eq(held + arrives - ends),
             waiting.eq(waiting + arrives - epilogue.tile_taken),
@@ -126,6 +137,11 @@ class Post(Component):
         # Cycle 0: requests
         connect(m, flipped(self.job), epilogue.job)
         m.d.comb += [
+            self.permit_valid.eq(epilogue.permit_valid),
+            epilogue.permit_taken.eq(self.permit_taken),
+            epilogue.vector_row.eq(self.vector_row),
+            epilogue.vector_row_valid.eq(self.vector_row_valid),
+            self.block_drained.eq(epilogue.block_drained),
             self.acc_request.eq(epilogue.acc_request),
             self.acc_request_valid.eq(epilogue.acc_request_valid),
             self.drained.eq(epilogue.drained),
@@ -146,14 +162,16 @@ class Post(Component):
 
         # Cycle acc_latency: values and parameters
         ahead = self.acc_latency - parameters.READ_LATENCY
-        drawn = delayed(m, drawn, self.acc_latency, "drawn")
+        drawing = Mux(epilogue.parameter_vector, vector_drawn, drawn)
+        drawn = delayed(m, drawing, self.acc_latency, "drawing")
         tile = tiles[drawn]
         mode = requantizer.mode
         m.d.comb += [
             parameters.write.eq(self.parameter_write),
             parameters.write_valid.eq(self.parameter_write_valid),
-            parameters.bank.eq(delayed(m, epilogue.acc_request.bank, ahead, "parameter_bank")),
-            parameters.quad.eq(delayed(m, epilogue.acc_request.quad, ahead, "parameter_quad")),
+            parameters.vector.eq(delayed(m, epilogue.parameter_vector, ahead, "parameter_vector")),
+            parameters.bank.eq(delayed(m, epilogue.parameter_bank, ahead, "parameter_bank")),
+            parameters.quad.eq(delayed(m, epilogue.parameter_quad, ahead, "parameter_quad")),
             parameters.override.eq(tile.pool),
             parameters.shared.bias.eq(tile.bias),
             parameters.shared.multiplier.eq(tile.multiplier),
@@ -161,6 +179,7 @@ class Post(Component):
             mode.single_rounding.eq(tile.single_rounding),
             mode.average.eq(tile.average),
             mode.padded.eq(tile.padded_average),
+            mode.half_up.eq(tile.half_up),
             mode.count.eq(tile.bias),
             mode.taps.eq(self.acc_taps),
             mode.zero.eq(tile.out_zero),
@@ -197,7 +216,7 @@ class Post(Component):
             destination.valid.eq(added | (short.valid & ~short.residual)),
             staging.read.eq(self.stage_read),
             self.stage_data.eq(staging.read_data),
-            staging.valid.eq(destination.valid),
+            staging.valid.eq(destination.valid & destination.write),
             staging.half.eq(destination.half),
             staging.address.eq(destination.address),
             staging.offset.eq(destination.offset),

@@ -13,12 +13,14 @@ __all__ = ["MODE_LAYOUT", "REQUANTIZER_LAYOUT", "Requantizer", "delayed"]
 # Of an average: multiplier the reciprocal, shift its bits (0..63), bias unused.
 REQUANTIZER_LAYOUT = data.StructLayout({"bias": signed(32), "multiplier": 32, "shift": signed(8)})
 
-# What all lanes share. count: divisor of an average; padded: the divisor is ``taps`` instead, 1..RECIPROCAL_MAX.
+# What all lanes share. count: divisor of an average; padded: the divisor is ``taps`` instead, 1..RECIPROCAL_MAX;
+# half_up: an average rounds halves upwards.
 MODE_LAYOUT = data.StructLayout(
     {
         "single_rounding": 1,
         "average": 1,
         "padded": 1,
+        "half_up": 1,
         "count": 32,
         "taps": 16,
         "zero": signed(8),
@@ -45,7 +47,8 @@ class Requantizer(Component):
         double rounding   y = round(p / 2**31), ties up, then round(y / 2**-shift), ties away from zero   (shift <= 0)
                           y = round(p / 2**(31 - shift)), ties up                                         (shift > 0)
         single_rounding   y = round(p / 2**(31 - shift)), ties away from zero
-        average           y = sign(value) * ((|value| + count / 2) * multiplier >> shift)
+        average           y = sign(value) * ((|value| + h) * multiplier >> shift), h = count / 2; with half_up 1 less
+                          for negative values if the count is even
         out = clamp(y + zero, clamp_min, clamp_max)
 
     The first is MultiplyByQuantizedMultiplier of TensorFlow Lite (common.h with gemmlowp's fixedpoint.h; its
@@ -86,9 +89,11 @@ class Requantizer(Component):
         m.d.comb += rom.addr.eq((mode.taps - 1)[: ceil_log2(depth)])
 
         # Cycle 1: what the lanes share. A half is added to the magnitude of an average only.
-        half_1, padded_1 = Signal(31), Signal()
+        half_1, padded_1, less_1 = Signal(31), Signal(), Signal()
+        divisor = Mux(mode.padded, mode.taps, mode.count)
         m.d.sync += [
-            half_1.eq(Mux(mode.average, Mux(mode.padded, mode.taps, mode.count) >> 1, 0)),
+            half_1.eq(Mux(mode.average, divisor >> 1, 0)),
+            less_1.eq(mode.average & mode.half_up & ~divisor[0]),
             padded_1.eq(mode.average & mode.padded),
         ]
         double = ~mode.single_rounding & ~mode.average
@@ -118,7 +123,7 @@ class Requantizer(Component):
             a, b = register(32, "magnitude_2"), register(32, "multiplier_2")
             negative_2 = register(1, "negative_2")
             m.d.sync += [
-                a.eq(Mux(sum_1 < 0, -sum_1, sum_1) + half_1),
+                a.eq(Mux(sum_1 < 0, ~sum_1, sum_1) + half_1 + ((sum_1 < 0) & ~less_1)),
                 b.eq(Mux(padded_1, rom.data, multiplier_1)),
                 negative_2.eq(sum_1 < 0),
             ]

@@ -14,7 +14,7 @@ class ResidualBuffer(Component):
     """Two halves of stage_beats beats: a chunk lies in a half exactly as its sums will lie in the staging buffer.
 
     ``values`` are post_lanes bytes of the beat at ``half``, ``address``, from byte ``offset`` on (a multiple of the
-    staging buffer's granule min(post_lanes, group_pes)); bytes behind the end of the beat are 0. They come
+    staging buffer's granule min(post_lanes, group_pes, lanes)); bytes behind the end of the beat are 0. They come
     READ_LATENCY cycles after half, address and offset. One write and one read per cycle; a read sees the writes of
     earlier cycles.
 
@@ -41,7 +41,7 @@ class ResidualBuffer(Component):
         c = self.config
         m.submodules.buffer = buffer = memory.Memory(shape=8 * c.bus_bytes, depth=2 * c.stage_beats, init=[])
         write, read = buffer.write_port(), buffer.read_port()
-        log2_granule = exact_log2(min(c.post_lanes, c.group_pes))
+        log2_granule = exact_log2(min(c.post_lanes, c.group_pes, c.lanes))
         granule = Signal(max(1, exact_log2(c.bus_bytes) - log2_granule))
         m.d.comb += [
             write.addr.eq(Cat(self.write.address, self.write.half)),

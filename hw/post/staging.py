@@ -16,8 +16,8 @@ def stage_read_layout(config):
 class Staging(Component):
     """Two halves of stage_beats beats. Writes ``width`` = 2 ** log2_width values, 1..post_lanes, at byte ``offset``.
 
-    ``offset`` is a multiple of ``width``, and ``width`` of the granule min(post_lanes, group_pes), so that a write
-    stays in its beat. One write and one read per cycle; a read sees the writes of earlier cycles.
+    ``offset`` is a multiple of ``width``, and ``width`` of the granule min(post_lanes, group_pes, lanes), so that a
+    write stays in its beat. One write and one read per cycle; a read sees the writes of earlier cycles.
 
     Members
     -------
@@ -27,7 +27,7 @@ class Staging(Component):
 
     def __init__(self, config):
         self.config = c = config
-        self.granule = min(c.post_lanes, c.group_pes)  # bytes
+        self.granule = min(c.post_lanes, c.group_pes, c.lanes)  # bytes
         super().__init__(
             {
                 "valid": In(1),

@@ -2,6 +2,7 @@
 
 import random
 from collections import deque
+from itertools import groupby
 
 from amaranth.sim import Simulator
 from fluidnpu.hw.array import Array
@@ -38,6 +39,7 @@ class Bench:
         self.busy = self.cycle = 0
         self.waits = {"waiting_weights": 0, "waiting_output": 0}
         self.started = []
+        self.vector_bank, self.store = 0, {}  # of the next block with parameters; (bank, beat) -> data
 
     def run(self):
         simulator = Simulator(self.dut)
@@ -71,7 +73,9 @@ class Bench:
             self.busy += status.busy
             for name in self.waits:
                 self.waits[name] += status[name]
-            if parameter_valid:
+            if parameter_valid and parameter.vector:
+                self.store[parameter.bank, parameter.beat] = parameter.data
+            elif parameter_valid:
                 self.parameters.append((parameter.bank, parameter.beat, parameter.data))
             self.cycle += 1
 
@@ -151,22 +155,26 @@ class Bench:
     async def _epilogue(self, ctx):
         dut = self.dut
         bank = 0
-        for case in self.cases:
-            for ctile, used in enumerate(case.used):
-                while self._waits():
+        for is_vector, group in groupby(self.cases, key=lambda case: bool(case.shape.vector)):
+            if is_vector:
+                await self._take_rows(ctx, list(group))
+                continue
+            for case in group:
+                for ctile, used in enumerate(case.used):
+                    while self._waits():
+                        await self._tick(ctx)
+                    ctx.set(dut.drain.ready, 1)
+                    while not ctx.get(dut.drain.valid):
+                        await self._tick(ctx)
+                    job = ctx.get(dut.drain.payload)
+                    known = len(self.parameters)
+                    self.jobs.append(self.cycle)
                     await self._tick(ctx)
-                ctx.set(dut.drain.ready, 1)
-                while not ctx.get(dut.drain.valid):
-                    await self._tick(ctx)
-                job = ctx.get(dut.drain.payload)
-                known = len(self.parameters)
-                self.jobs.append(self.cycle)
-                await self._tick(ctx)
-                ctx.set(dut.drain.ready, 0)
-                assert (job.bank, job.last) == (bank, ctile == len(case.used) - 1)
-                self._check_parameters(case, ctile, bank, known)
-                await self._drain(ctx, case, ctile, used, bank)
-                bank ^= 1
+                    ctx.set(dut.drain.ready, 0)
+                    assert (job.bank, job.last) == (bank, ctile == len(case.used) - 1)
+                    self._check_parameters(case, ctile, bank, known)
+                    await self._drain(ctx, case, ctile, used, bank)
+                    bank ^= 1
 
     def _check_parameters(self, case, ctile, bank, known):
         """The c-tile's parameters were passed on before its job came."""
@@ -197,12 +205,79 @@ class Bench:
             ctx.set(dut.drained_bank, bank)
             if frees:
                 self.drained.append((self.cycle, bank))
-            _, _, values, taps = await ctx.tick().sample(dut.acc_values, dut.acc_taps)
+            _, _, values = await ctx.tick().sample(dut.acc_values)
             if latency <= i < len(requests) + latency:
                 r, row, quad = requests[i - latency]
                 expected = case.sums[ctile][r][row][quad * lanes : min(used, (quad + 1) * lanes)]
                 got = [values[n] for n in range(len(expected))]
                 assert got == list(expected), f"tile {case.context}, c-tile {ctile}, {r=}, {row=}, {quad=}"
-                if case.shape.vector and r == 0:
-                    assert taps == case.taps[row]
         ctx.set(dut.drained, 0)
+
+    async def _take_rows(self, ctx, cases):
+        """Permits for the blocks of successive vector tiles, a little ahead; each row's results as they come."""
+        dut = self.dut
+        blocks = [(case, n) for case in cases for n in range(case.shape.words)]
+        permitted = taken = row = late = 0
+        requests, answers = deque(), deque()
+        bank, frees = self.vector_bank, deque()
+        while taken < len(blocks) or requests or answers or frees:
+            permitted = permitted or (not self._waits() and late < len(blocks))
+            ctx.set(dut.permit_valid, permitted)
+            ctx.set(dut.acc_request_valid, bool(requests))
+            if requests:
+                request = requests.popleft()
+                ctx.set(dut.acc_request, request[0])
+                answers.append((self.cycle + dut.ACC_LATENCY, *request[1:]))
+            ctx.set(dut.block_drained, bool(frees and frees[0] <= self.cycle and frees.popleft()))
+            now = self.cycle
+            _, _, went, valid, info, values, taps = await ctx.tick().sample(
+                dut.permit_taken, dut.vector_row_valid, dut.vector_row, dut.acc_values, dut.acc_taps
+            )
+            if went:
+                assert permitted
+                late, permitted = late + 1, False
+            if answers and answers[0][0] == now:
+                _, expected, inside = answers.popleft()
+                if expected is not None and self.drain_values:
+                    assert [values[i] for i in range(len(expected))] == list(expected)
+                    assert taps == inside % 512
+            if valid:
+                assert not requests, "a row's results come while those of the row before are taken"
+                case, n = blocks[taken]
+                requests += self._row_requests(case, n, row)
+                row += 1
+                last = row == case.rows
+                assert (info.last, info.last_tile) == (last, n == case.shape.words - 1 if last else info.last_tile)
+                if last:
+                    row, taken = 0, taken + 1
+                    if case.parameters[n]:
+                        self._check_block_parameters(case, n, bank)
+                        bank ^= 1
+                        frees.append(now + len(requests) + 2)
+        self.vector_bank = bank
+        ctx.set(dut.permit_valid, 0)
+        ctx.set(dut.acc_request_valid, 0)
+        ctx.set(dut.block_drained, 0)
+
+    def _row_requests(self, case, block, row):
+        """(request, expected values or None, taps inside) in the order in which the epilogue drains a row."""
+        c, s = self.config, case.shape
+        width = min(c.lanes, c.post_lanes)
+        for r in range(sum(n > 0 for n in s.sub_lines)):
+            real = row < len(case.masks[r]) and case.masks[r][row]
+            for d in range(s.kd):
+                for quad in range(c.lanes // width):
+                    group = (r * c.max_stack // s.kr) | d
+                    at = d * c.lanes + quad * width
+                    yield (
+                        dict(vector=1, bank=0, sub_tile=group, row=0, quad=quad),
+                        case.sums[block][r][row][at : at + width] if real else None,
+                        case.inside[r][row] << s.twice if real else 0,
+                    )
+
+    def _check_block_parameters(self, case, block, bank):
+        c, beats = self.config, case.parameters[block]
+        per_word = len(beats) // case.shape.kd
+        pitch = per_word * max(1, c.post_lanes // c.lanes)
+        for n, beat in enumerate(beats):
+            assert self.store[bank, n // per_word * pitch + n % per_word] == beat

@@ -22,7 +22,7 @@ SMALL = {
         replace(TINY, name="one-pe-groups", pes=4, lanes=4, post_lanes=2),
         replace(CONFIGS["edge"], name="edge-like", pes=16, lanes=4, bus_bytes=8, post_lanes=8, bank_bytes=8192),
         replace(CONFIGS["hub"], name="hub-like", pes=16, lanes=4, bus_bytes=8, post_lanes=4, rows=64, bank_bytes=8192),
-        NpuConfig("four-words", 8, 4, 32, 4, 4, 16, 8, 4096, 2048, 8),
+        NpuConfig("four-words", 8, 4, 32, 4, 4, 16, 8, 16384, 2048, 8),
     )
 }
 
@@ -42,18 +42,19 @@ def cases(config, rng, shapes):
 
 
 def steps(case):
-    """MAC rows of a tile."""
-    return sum(sum(rows) for _, rows, _ in case.sets)
+    """Cycles in which a tile multiplies."""
+    return case.macs
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.4], ids=["flowing", "stalling"])
 @pytest.mark.parametrize("name", SMALL)
 def test_every_mode(name, stall):
-    """A tile in every mode, CONV and POOL mixed, back to back: sums, taps, parameters, rows."""
+    """A tile in every mode, of every operation, back to back: sums, taps, parameters, rows."""
     config = SMALL[name]
     rng = random.Random(f"{name} {stall}")
     shapes = [random_shape(rng, config, kr, kd) for kr, kd in modes(config)]
-    shapes += [random_shape(rng, config, kr, 1, vector=True) for kr, kd in modes(config) if kd == 1]
+    for operation in ("depthwise", "sum", "maximum"):
+        shapes += [random_shape(rng, config, kr, kd, vector=operation) for kr, kd in modes(config)]
     rng.shuffle(shapes)
     tiles = cases(config, rng, shapes)
     bench = Bench(config, tiles, stall=stall, seed=rng.getrandbits(32)).run()
@@ -74,11 +75,19 @@ CORNERS = {
     "window larger than the image": Shape(kh=3, kw=3, in_h=2, in_w=2, pad_top=1, pad_left=1, seg_w=2),
     "empty sub-tile": Shape(kr=4, sub_lines=(2, 1, 0, 0), out_channels=5),
     "most rows": Shape(sub_lines=(8,), seg_w=4, kh=1, kw=1, pad_top=0, pad_left=0, in_h=8, in_w=4, out_channels=3),
-    "pool of one channel": Shape(vector=True, kh=2, kw=2, out_channels=1),
-    "pool, c-tiles within a word": Shape(kr=4, vector=True, sub_lines=(1, 1, 1, 1), out_channels=7),
-    "pool over several words": Shape(
-        vector=True, kh=2, kw=1, pixel_beats=3, out_channels=21, in_w=3, in_h=3, seg_w=3, sub_lines=(1,)
+    "two sets per word": Shape(twice=True, pixel_beats=2, words=2),
+    "two sets per word, one step": Shape(
+        twice=True, sub_lines=(1,), seg_w=1, kh=1, kw=1, pad_top=0, pad_left=0, in_h=1, in_w=1, out_channels=17
     ),
+    "pool of one pixel": Shape(
+        vector="sum", sub_lines=(1,), seg_w=1, kh=1, kw=1, pad_top=0, pad_left=0, in_h=1, in_w=1
+    ),
+    "two sets per tap": Shape(vector="depthwise", twice=True, kd=2, pixel_beats=4, words=2),
+    "largest window": Shape(
+        vector="depthwise", sub_lines=(1,), seg_w=1, kh=1, kw=127, pad_top=0, pad_left=0, in_h=1, in_w=127
+    ),
+    "deepest pool": Shape(vector="sum", sub_lines=(1,), seg_w=1, kh=12, kw=20, pad_top=0, pad_left=0, in_h=12, in_w=20),
+    "maximum of padding": Shape(vector="maximum", kh=3, kw=3, in_h=2, in_w=2, pad_top=2, pad_left=2, seg_w=2),
 }
 
 
@@ -102,20 +111,28 @@ def predict(tiles, first, rmw):
     """Events of tiles that follow one another without a stall, from the time formula of docs/architecture.md."""
     events = []
     begin, ready = first, first  # of the next set's first step; when the set is loaded
+    results = first  # least cycle in which the next vector row's last tap may be issued
     for case in tiles:
         sets = iter(case.sets)
-        per_ctile = len(case.sets) // len(case.used) if not case.shape.vector else 0
-        for ctile, used in enumerate(case.used):
-            lanes = case.config.lanes
-            words = (ctile * case.cols + used - 1) // lanes - ctile * case.cols // lanes + 1
-            for n in range(per_ctile or words):
-                beats, rows, parameter_beats = next(sets)
+        per_ctile = len(case.sets) // len(case.used)
+        taps = case.shape.kh * case.shape.kw << case.shape.twice
+        for ctile in range(len(case.used)):
+            for n in range(per_ctile):
+                beats, cycles, parameter_beats = next(sets)
                 begin = first if not events else max(begin, ready + beats)
+                if case.shape.vector:
+                    begin = max(begin, results - taps + 1)
                 if n == 0:
                     kind = ArrayEvent.CTILE if ctile else ArrayEvent.TILE
                     events.append((begin, kind, case.context))
                 ready = begin + parameter_beats
-                begin += sum(max(r, rmw) for r in rows)
+                if case.shape.vector:
+                    last = begin + cycles - case.row_cycles + taps - 1
+                    results = last + case.drain_cycles
+                    begin = last + 1
+                else:
+                    begin += max(cycles, rmw)
+        begin = max(begin, events[-1][0] + 2)
         events.append((begin - 1, ArrayEvent.END, case.context))
         begin = max(begin, ready)
     return events
@@ -137,14 +154,30 @@ TIMED = {
         dict(kd=4, pixel_beats=4, sub_lines=(2,), seg_w=4, in_h=4, out_channels=5),
         dict(kr=2, sub_lines=(2, 2), seg_w=4, out_channels=9),
     ],
-    "pool": [
-        dict(vector=True, pixel_beats=2, out_channels=16),
-        dict(vector=True, kr=2, sub_lines=(2, 2), pixel_beats=2, out_channels=14),
+    "two sets per word": [dict(sub_lines=(2,), seg_w=5, in_w=5, out_channels=12, twice=True)] * 3,
+    "depthwise": [
+        dict(vector="depthwise", pixel_beats=4, kd=4, words=1, kh=4, kw=4),
+        dict(vector="depthwise", pixel_beats=3, words=3, kh=4, kw=4),
+        dict(vector="depthwise", pixel_beats=2, words=1, kd=2, kr=2, sub_lines=(2, 1), kh=5, kw=4),
         dict(out_channels=8),
-        dict(vector=True, kh=2, kw=1, sub_lines=(2,), pixel_beats=2, in_w=3, in_h=4, out_channels=16),
     ],
-    "pool, weights bound": [
-        dict(vector=True, kh=2, kw=1, sub_lines=(1,), pixel_beats=6, in_w=3, in_h=4, out_channels=n) for n in (48, 33)
+    "depthwise, weights bound": [
+        dict(vector="depthwise", pixel_beats=8, kd=2, words=4, kh=4, kw=5, seg_w=1, sub_lines=(1,), in_w=3)
+    ]
+    * 2,
+    "pools": [
+        dict(vector="sum", pixel_beats=2, words=2),
+        dict(vector="maximum", kr=2, kd=2, sub_lines=(2, 2), pixel_beats=2, kh=2, kw=2),
+        dict(vector="sum", kr=4, sub_lines=(2, 1, 2, 0), pixel_beats=2, words=2),
+        dict(vector="maximum", kr=4, sub_lines=(1, 1, 1, 1), kh=1, kw=1, pad_top=0, pad_left=0),
+        dict(vector="sum", kh=1, kw=1, pad_top=0, pad_left=0, pixel_beats=2, words=2),
+        dict(vector="sum", kh=3, kw=4, sub_lines=(1,), seg_w=1),
+        dict(out_channels=8),
+    ],
+    "results bound": [
+        dict(vector="sum", kd=4, pixel_beats=8, words=2, kh=1, kw=2, sub_lines=(2,)),
+        dict(vector="sum", kd=2, kr=2, pixel_beats=4, words=2, kh=3, kw=2, sub_lines=(2, 2)),
+        dict(vector="sum", kh=1, kw=1, pad_top=0, pad_left=0, seg_w=1, sub_lines=(1,), pixel_beats=3, words=3),
     ],
 }
 
@@ -160,7 +193,7 @@ def test_cycles(name):
     bench = Bench(config, tiles, drain_values=False, preloaded=True).run()
     events = [event[:3] for event in bench.events]
     assert events == predict(tiles, events[0][0], Array.RMW_DISTANCE)
-    assert bench.waits["waiting_output"] == 0
+    assert (bench.waits["waiting_output"] > 0) == any(case.shape.vector and case.macs < case.drains for case in tiles)
     assert bench.busy == sum(steps(case) for case in tiles)
     assert all(asked < accepted for asked, accepted in bench.started[1:])
 
@@ -206,10 +239,12 @@ def test_revoke(after):
     shapes = [
         Shape(sub_lines=(2,), seg_w=6, in_w=6, kh=1, kw=2, out_channels=9),
         Shape(kr=2, sub_lines=(2, 2)),
-        Shape(vector=True),
+        Shape(vector="depthwise", pixel_beats=2, words=2),
+        Shape(vector="sum"),
+        Shape(vector="depthwise", kd=2, pixel_beats=2),
     ]
     tiles = cases(TINY, rng, shapes)
-    Bench(TINY, tiles, revoke={0: after, 1: after, 2: after + 30}, seed=after).run()
+    Bench(TINY, tiles, revoke={0: after, 1: after, 2: after + 30, 3: after, 4: after}, seed=after).run()
 
 
 def test_half_free_is_low_while_read():

@@ -10,11 +10,15 @@ __all__ = ["Shape", "TileCase", "random_shape"]
 
 @dataclass(frozen=True)
 class Shape:
-    """Geometry of a tile. sub_lines: lines of each of the kr sub-tiles; fragment_lines: lines of one image in a row."""
+    """Geometry of a tile. sub_lines: lines of each of the kr sub-tiles; fragment_lines: lines of one image in a row.
+
+    vector : "" (CONV), "depthwise", "sum" or "maximum"; twice : two sets per word or tap
+    """
 
     kr: int = 1
     kd: int = 1
-    vector: bool = False
+    vector: str = ""
+    twice: bool = False
     sub_lines: tuple = (2,)
     fragment_lines: int = 8
     seg_w: int = 4
@@ -37,7 +41,7 @@ def _log2(n):
     return n.bit_length() - 1
 
 
-def random_shape(rng, config, kr, kd, vector=False, **fixed):
+def random_shape(rng, config, kr, kd, vector="", **fixed):
     """A Shape in mode (kr, kd) that fits the configuration; ``fixed`` overrides what is drawn."""
     most = min(config.max_lines, 4)
     seg_w = rng.randint(1, min(5, config.rows // most))
@@ -45,12 +49,11 @@ def random_shape(rng, config, kr, kd, vector=False, **fixed):
     pixel_beats = kd * rng.randint(1, 2)
     stack_words = pixel_beats // kd * config.words_per_beat
     kh, kw = rng.randint(1, 3), rng.randint(1, 3)
-    channels = pixel_beats * config.bus_bytes
-    most_channels = channels if vector else config.pes // (kr * kd) * 2
     drawn = dict(
         kr=kr,
         kd=kd,
         vector=vector,
+        twice=vector in ("", "depthwise") and rng.random() < 0.2,
         sub_lines=tuple(rng.randint(1 if r == 0 else 0, 1 if segments > 1 else most) for r in range(kr)),
         fragment_lines=rng.randint(1, most),
         seg_w=seg_w,
@@ -65,7 +68,7 @@ def random_shape(rng, config, kr, kd, vector=False, **fixed):
         in_w=rng.randint(kw, 7),
         pixel_beats=pixel_beats,
         words=rng.randint(1, stack_words),
-        out_channels=rng.randint(1, most_channels),
+        out_channels=rng.randint(1, config.pes // (kr * kd) * 2),
         ragged=rng.random() < 0.5,
     )
     return Shape(**(drawn | fixed))
@@ -77,10 +80,14 @@ class TileCase:
 
     tile : fields of Layouts.array_tile
     fills : (banks, address, data) of the stripes; line_writes : (banks, index, fields of Layouts.line)
-    beats : weight stream; parameters : per c-tile, the beats of its parameters (empty for POOL)
-    sets : per weight set (beats, rows, parameter beats behind it), rows: cycles of its steps without padding
+    beats : weight stream; parameters : per c-tile, the beats of its parameters (empty for pools)
+    used : columns of each c-tile; vector: values per row of each block
+    sets : per weight set (beats, cycles of its step without padding, parameter beats behind it); vector: per block
+        (beats, cycles of its rows, 0)
+    macs : cycles in which it multiplies; drains : of the vector path, with waiting for results
+    drain_cycles, row_cycles : of a row of the vector path
     sums : per c-tile, per sub-tile, array [row, column]; masks : per sub-tile, array [row], False: masked row
-    taps : array [row] of sub-tile 0
+    inside : per sub-tile, array [row]: taps in the image
     """
 
     config: object
@@ -102,15 +109,22 @@ class TileCase:
         c, s = self.config, self.shape
         self.cols = c.pes // (s.kr * s.kd)
         self.used = [min(self.cols, s.out_channels - n) for n in range(0, s.out_channels, self.cols)]
+        if s.vector:
+            self.used = [s.kd * c.lanes] * s.words
+        self.drain_cycles = sum(n > 0 for n in s.sub_lines) * s.kd * max(1, c.lanes // c.post_lanes)
+        self.row_cycles = max(s.kh * s.kw << s.twice, self.drain_cycles)
         self.stack_pixel_beats = s.pixel_beats // s.kd
         window = (s.seg_w - 1) * s.sx + s.kw
         self.stripe_pixels = s.in_w if s.segments == 1 else min(window, s.in_w)
-        self.in_zero = int(self.rng.integers(-128, 128))
+        self.in_zero = -128 if s.vector == "maximum" else int(self.rng.integers(-128, 128))
         lines = list(s.sub_lines) + [0] * (c.max_stack - len(s.sub_lines))
         self.tile = dict(
             context=self.context,
             half=self.half,
-            vector=int(s.vector),
+            vector=int(bool(s.vector)),
+            pool=int(s.vector in ("sum", "maximum")),
+            maximum=int(s.vector == "maximum"),
+            twice=int(s.twice),
             log2_kr=_log2(s.kr),
             log2_kd=_log2(s.kd),
             lines=max(lines),
@@ -129,7 +143,9 @@ class TileCase:
         )
         self.rows = max(lines) * s.seg_w
         self._deal()
-        self._pool_weights() if s.vector else self._conv_weights()
+        self._vector_weights() if s.vector else self._conv_weights()
+        self.drains = len(self.used) * self.rows * self.row_cycles
+        self.macs = (len(self.used) * self.rows * s.kh * s.kw << s.twice) * (1 if s.vector else s.words)
 
     # --- stripes ----------------------------------------------------------------------------------------------
 
@@ -161,7 +177,6 @@ class TileCase:
             self.patches.append(np.array(patches, dtype=np.int64))
             self.masks.append(np.array(masks, dtype=bool))
             self.inside.append(np.array(inside, dtype=np.int64))
-        self.taps = self.inside[0]
 
     def _fragment(self, r, index, lines, start, patches, masks, inside):
         c, s, rng = self.config, self.shape, self.rng
@@ -225,38 +240,46 @@ class TileCase:
         c, s = self.config, self.shape
         for used in self.used:
             weights = self.rng.integers(-128, 128, (used, s.kh, s.kw, s.pixel_beats * c.bus_bytes))
+            parts = [weights, self.rng.integers(-128, 128, weights.shape)]
+            if s.twice:
+                weights = weights + parts[1]
             read = np.zeros(weights.shape[-1], dtype=bool)
             first = True
             for ky in range(s.kh):
                 for kx in range(s.kw):
-                    for word in range(s.words):
+                    for n in range(s.words << s.twice):
+                        word, part = divmod(n, 2) if s.twice else (n, 0)
                         payload = b""
                         for n in range(used * s.kd):
                             channels = self._channels(word, n % s.kd)
                             read[channels] = True
-                            payload += weights[n // s.kd, ky, kx, channels].astype(np.int8).tobytes()
+                            payload += parts[part][n // s.kd, ky, kx, channels].astype(np.int8).tobytes()
                         size = len(self._append_beats(payload))
                         parameters = []
                         if first:
                             parameters = self._append_beats(self.rng.bytes(used * PARAMETER_BYTES))
                             self.parameters.append(parameters)
-                        self.sets.append((size, [self.rows], len(parameters)))
+                        self.sets.append((size, self.rows, len(parameters)))
                         first = False
             weights = np.where(read, weights, 0)
             self.sums.append([np.einsum("ryxc,nyxc->rn", p, weights) if len(p) else p for p in self.patches])
 
-    def _pool_weights(self):
-        c, s = self.config, self.shape
-        for m, used in enumerate(self.used):
-            self.parameters.append([])
-            sums = [0] * s.kr
-            first = m * self.cols
-            for word in range(first // c.lanes, (first + used - 1) // c.lanes + 1):
-                weights = self.rng.integers(-128, 128, (used, c.lanes))
-                size = len(self._append_beats(weights.astype(np.int8).tobytes()))
-                self.sets.append((size, [self.rows] * (s.kh * s.kw), 0))
-                channels = slice(word * c.lanes, (word + 1) * c.lanes)
-                for r, p in enumerate(self.patches):
-                    if len(p):
-                        sums[r] = sums[r] + np.einsum("ryxc,nc->rn", p[..., channels], weights)
-            self.sums.append(sums)
+    def _vector_weights(self):
+        s = self.shape
+        for word in range(s.words):
+            channels = np.concatenate([np.arange(self._channels(word, d).start, self._channels(word, d).stop)
+                                       for d in range(s.kd)])  # fmt: skip
+            weights = np.ones((s.kh, s.kw, len(channels)), dtype=np.int64)
+            before = len(self.beats)
+            parameters = []
+            if s.vector == "depthwise":
+                visits = self.rng.integers(-128, 128, (s.kh * s.kw, 1 + s.twice, len(channels)))
+                for taps in visits.reshape(-1, len(channels)):
+                    self._append_beats(taps.astype(np.int8).tobytes())
+                weights = visits.sum(axis=1).reshape(weights.shape)
+                parameters = self._append_beats(self.rng.bytes(len(channels) * PARAMETER_BYTES))
+            self.parameters.append(parameters)
+            self.sets.append((len(self.beats) - before, self.rows * self.row_cycles, 0))
+            products = [p[..., channels] * weights if len(p) else p for p in self.patches]
+            reduce = np.max if s.vector == "maximum" else np.sum
+            self.sums.append([reduce(p, axis=(1, 2)) if len(p) else p for p in products])

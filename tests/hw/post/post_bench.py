@@ -1,111 +1,14 @@
-"""Tiles for the post block's tests, and the array, the operands' loader and the writer around the block."""
+"""The array, the operands' loader and the writer around the post block."""
 
 import random
 from collections import deque
-from dataclasses import dataclass, field
 
 from amaranth.sim import Simulator
 from fluidnpu.hw.post.post import Post
 
-from .test_addition import golden_sum, random_addition
-from .test_requantize import golden
-
-__all__ = ["ACC_LATENCY", "Bench", "Tile", "scale"]
+__all__ = ["ACC_LATENCY", "Bench"]
 
 ACC_LATENCY = 3
-
-
-@dataclass
-class Tile:
-    """A tile as the test makes it. sums: [sub-tile][row][channel]; channels: requantisers per output channel.
-
-    residual : add a second operand; ``seconds`` [stage row][channel], ``addition`` the fields of the descriptor
-    """
-
-    sub_rows: list
-    out_channels: int
-    log2_kr: int = 0
-    log2_kd: int = 0
-    chunk_beats: int = 255
-    mode: dict = field(default_factory=dict)
-    pool: dict | None = None
-    channels: list = field(default_factory=list)
-    sums: list = field(default_factory=list)
-    taps: list = field(default_factory=list)
-    residual: bool = False
-    seconds: list = field(default_factory=list)
-    addition: dict = field(default_factory=dict)
-
-    def fill(self, config, rng):
-        """Complete with random sums and requantisers."""
-        self.mode = {
-            "single_rounding": rng.randrange(2),
-            "average": 0,
-            "padded": 0,
-            "count": 0,
-            "taps": 0,
-            "zero": rng.randrange(-128, 128),
-            "clamp_min": -128,
-            "clamp_max": 127,
-        } | self.mode
-        self.channels = [
-            {
-                "bias": rng.randrange(-5000, 5000),
-                "multiplier": rng.randrange(1 << 30, 1 << 31),
-                "shift": rng.randrange(-9, -4),
-            }
-            for _ in range(self.out_channels)
-        ]
-        self.sums = [
-            [[rng.randrange(-30000, 30000) for _ in range(self.out_channels)] for _ in range(rows)]
-            for rows in self.sub_rows
-        ]
-        self.taps = [rng.choice([4, 6, 9]) for _ in range(max(self.sub_rows))]
-        self.addition = random_addition(rng)
-        if self.residual:
-            rows = range(sum(self.sub_rows))
-            self.seconds = [[rng.randrange(-128, 128) for _ in range(self.out_channels)] for _ in rows]
-        return self
-
-    def chunks(self, config):
-        """(first beat, beats) of a pixel in every chunk."""
-        beats = -(-self.out_channels // config.bus_bytes)
-        return [(first, min(self.chunk_beats, beats - first)) for first in range(0, beats, self.chunk_beats)]
-
-    def pixels(self):
-        """Bytes of every stage row, whole pixels."""
-        rows = [(row, sums) for sub_tile in self.sums for row, sums in enumerate(sub_tile)]
-        for stage_row, (row, sums) in enumerate(rows):
-            mode = self.mode | {"taps": self.taps[row]}
-            pixel = [golden(s, self.pool or ch, mode) for s, ch in zip(sums, self.channels, strict=True)]
-            if self.residual:
-                pixel = [golden_sum(a, b, self.addition) for a, b in zip(pixel, self.seconds[stage_row], strict=True)]
-            yield pixel
-
-    def payload(self, config):
-        rows = self.sub_rows + [0] * (config.max_stack - len(self.sub_rows))
-        pool = self.pool or {"bias": 123, "multiplier": 0x55555555, "shift": 1}
-        if self.mode["average"]:
-            pool = pool | {"bias": self.mode["count"]}
-        return (
-            {
-                "log2_kr": self.log2_kr,
-                "log2_kd": self.log2_kd,
-                "sub_rows": rows,
-                "out_channels": self.out_channels,
-                "out_zero": self.mode["zero"],
-                "clamp_min": self.mode["clamp_min"],
-                "clamp_max": self.mode["clamp_max"],
-                "single_rounding": self.mode["single_rounding"],
-                "pool": self.pool is not None,
-                "average": self.mode["average"],
-                "padded_average": self.mode["padded"],
-                "chunk_beats": self.chunk_beats,
-                "residual": self.residual,
-            }
-            | self.addition
-            | pool
-        )
 
 
 class Bench:
@@ -121,8 +24,13 @@ class Bench:
         self.taken = []  # cycle at which a job was taken
         self.jobs = []  # (tile, first channel, channels)
         self.chunks = []
+        self.blocks = [(tile, n) for tile in tiles if tile.vector for n in range(tile.words)]
+        self.permitted, self.parametered, self.block_drains = [], 0, 0  # cycles; blocks that had parameters
+        self.row_cycles = []  # of every row's pulse
         self.full, self.filled = 0, [False, False]  # halves of the residual buffer: not taken yet, not read yet
         for tile in tiles:
+            if tile.vector:
+                continue
             cols = config.pes >> (tile.log2_kr + tile.log2_kd)
             for first in range(0, tile.out_channels, cols):
                 self.jobs.append((tile, first, min(cols, tile.out_channels - first)))
@@ -130,29 +38,82 @@ class Bench:
     def pause(self):
         return self.stalls and self.rng.random() < 0.5
 
-    async def write_parameters(self, ctx, number):
-        """The parameters of a job into its bank, as the weight stream would bring them."""
-        tile, first, used = self.jobs[number]
-        raw = bytearray()
-        for channel in tile.channels[first : first + used]:
+    async def write_parameters(self, ctx, channels, bank, vector=0, first_beat=0):
+        """The parameters of a job or of a block's word into their bank, as the weight stream would bring them."""
+        raw, bus = bytearray(), self.config.bus_bytes
+        for channel in channels:
             raw += (channel["bias"] & 0xFFFFFFFF).to_bytes(4, "little") + channel["multiplier"].to_bytes(4, "little")
             raw += (channel["shift"] & 255).to_bytes(1, "little") + self.rng.randbytes(7)
-        raw += bytes(-len(raw) % self.config.bus_bytes)
-        for beat in range(len(raw) // self.config.bus_bytes):
-            word = int.from_bytes(raw[beat * self.config.bus_bytes :][: self.config.bus_bytes], "little")
-            ctx.set(self.dut.parameter_write, {"bank": number % 2, "beat": beat, "data": word})
+        raw += bytes(-len(raw) % bus)
+        for n in range(len(raw) // bus):
+            word = int.from_bytes(raw[n * bus :][:bus], "little")
+            write = {"vector": vector, "bank": bank, "beat": first_beat + n, "data": word}
+            ctx.set(self.dut.parameter_write, write)
             ctx.set(self.dut.parameter_write_valid, 1)
             await ctx.tick()
             ctx.set(self.dut.parameter_write_valid, 0)
 
+    async def permits(self, ctx):
+        """Blocks begin as soon as they may, ahead of their rows."""
+        dut = self.dut
+        for _ in self.blocks:
+            while not ctx.get(dut.permit_valid) or self.pause():
+                await ctx.tick()
+            ctx.set(dut.permit_taken, 1)
+            self.permitted.append(self.cycle)
+            await ctx.tick()
+            ctx.set(dut.permit_taken, 0)
+
     async def array(self, ctx):
+        """The tiles' work in their order."""
+        number = block = 0
+        for tile in self.tiles:
+            if tile.vector:
+                for n in range(tile.words):
+                    while len(self.permitted) <= block:
+                        await ctx.tick()
+                    await self.block(ctx, tile, n)
+                    block += 1
+            else:
+                jobs = sum(job[0] is tile for job in self.jobs)
+                await self.run_jobs(ctx, range(number, number + jobs))
+                number += jobs
+
+    async def block(self, ctx, tile, n):
+        """Parameters when the block before the last is drained, then its rows, one per drain time at the fastest."""
+        dut, c = self.dut, self.config
+        if tile.pool is None:
+            while self.block_drains < self.parametered - 1:
+                await ctx.tick()
+            pitch = max(c.lanes, c.post_lanes) * 16 // c.bus_bytes
+            for d, first in enumerate(tile.block_channels(c, n)):
+                channels = tile.channels[first : first + c.lanes]
+                await self.write_parameters(ctx, channels, self.parametered % 2, 1, d * pitch)
+            self.parametered += 1
+        rows = max(tile.sub_rows)
+        for row in range(rows):
+            ctx.set(dut.vector_row, {"last": row == rows - 1, "last_tile": n == tile.words - 1})
+            ctx.set(dut.vector_row_valid, 1)
+            self.row_cycles.append(self.cycle)
+            await ctx.tick()
+            ctx.set(dut.vector_row_valid, 0)
+            for _ in range(self.drain_cycles(tile) - 1):
+                await ctx.tick()
+            while self.pause():
+                await ctx.tick()
+
+    def drain_cycles(self, tile):
+        return (tile.sub_tiles << tile.log2_kd) * max(1, self.config.lanes // self.config.post_lanes)
+
+    async def run_jobs(self, ctx, numbers):
         """Parameters and jobs: job n when bank n % 2 was drained of job n - 2."""
         dut = self.dut
-        for number, (tile, first, used) in enumerate(self.jobs):
+        for number in numbers:
+            tile, first, used = self.jobs[number]
             while len(self.drains) < number - 1:
                 await ctx.tick()
             if tile.pool is None:
-                await self.write_parameters(ctx, number)
+                await self.write_parameters(ctx, tile.channels[first : first + used], number % 2)
             while self.pause():
                 await ctx.tick()
             ctx.set(dut.job.payload, {"bank": number % 2, "last": first + used == tile.out_channels})
@@ -170,13 +131,34 @@ class Bench:
             ctx.set(self.dut.tile.valid, 0)
 
     def expected_requests(self):
-        """(job number, sub-tile, row, quad) in order."""
-        lanes = self.config.post_lanes
-        for number, (tile, _, used) in enumerate(self.jobs):
-            for sub_tile, rows in enumerate(tile.sub_rows):
-                for row in range(rows):
-                    for quad in range(-(-used // lanes)):
-                        yield number, sub_tile, row, quad
+        """In order: fields of the request; job number or None; sums, taps."""
+        number, lanes, garbage = 0, self.config.post_lanes, [self.rng.getrandbits(30)] * self.config.post_lanes
+        for tile in self.tiles:
+            if tile.vector:
+                yield from self.vector_requests(tile, garbage)
+                continue
+            for _, first, used in (job for job in self.jobs if job[0] is tile):
+                for sub_tile, rows in enumerate(tile.sub_rows):
+                    for row in range(rows):
+                        for quad in range(-(-used // lanes)):
+                            sums = tile.sums[sub_tile][row][first : first + used] + garbage
+                            fields = {"vector": 0, "bank": number % 2, "sub_tile": sub_tile, "row": row, "quad": quad}
+                            yield fields, number, sums[quad * lanes :][:lanes], 777
+                number += 1
+
+    def vector_requests(self, tile, garbage):
+        c, width = self.config, min(self.config.lanes, self.config.post_lanes)
+        for block in range(tile.words):
+            for row in range(max(tile.sub_rows)):
+                for r in range(tile.sub_tiles):
+                    for d, first in enumerate(tile.block_channels(c, block)):
+                        for quad in range(c.lanes // width):
+                            sums, taps = garbage, 1
+                            if row < tile.sub_rows[r]:
+                                at = first + quad * width
+                                sums, taps = tile.sums[r][row][at : at + width] + garbage, tile.taps[r][row]
+                            group = (r * c.max_stack >> tile.log2_kr) | d
+                            yield {"vector": 1, "sub_tile": group, "quad": quad}, None, sums[: c.post_lanes], taps
 
     async def operands(self, ctx):
         """The second operands' loader: fills a half when it was read, chunk after chunk; garbage behind the pixel."""
@@ -186,11 +168,13 @@ class Bench:
                 while self.filled[half] or self.pause():
                     await ctx.tick()
                 self.filled[half] = True
-                for n, pixel in enumerate(tile.seconds):
+                rows = [(r, row, pixel) for r, rows in enumerate(tile.seconds) for row, pixel in enumerate(rows)]
+                for r, row, pixel in rows:
                     for beat in range(used):
                         raw = bytes(b & 255 for b in pixel[bus * (first + beat) :][:bus])
                         word = int.from_bytes(raw + self.rng.randbytes(bus - len(raw)), "little")
-                        ctx.set(dut.residual_write, {"half": half, "address": n * used + beat, "data": word})
+                        address = tile.place(self.config, r, row, used) + beat
+                        ctx.set(dut.residual_write, {"half": half, "address": address, "data": word})
                         ctx.set(dut.residual_write_valid, 1)
                         await ctx.tick()
                         ctx.set(dut.residual_write_valid, 0)
@@ -221,23 +205,22 @@ class Bench:
         expected = deque(self.expected_requests())
         answers = deque([None] * (ACC_LATENCY - 1))
         while True:
-            _, _, valid, request, drained, bank, taken = await ctx.tick().sample(
+            _, _, valid, request, drained, bank, block_drained, taken = await ctx.tick().sample(
                 dut.acc_request_valid,
                 dut.acc_request,
                 dut.drained,
                 dut.drained_bank,
+                dut.block_drained,
                 dut.job.valid & dut.job.ready,
             )
             if taken:
                 self.taken.append(self.cycle)
             answer = None
             if valid:
-                number, sub_tile, row, quad = expected.popleft()
-                assert (request.bank, request.sub_tile, request.row, request.quad) == (number % 2, sub_tile, row, quad)
-                tile, first, used = self.jobs[number]
-                sums = tile.sums[sub_tile][row][first : first + used] + [self.rng.getrandbits(30)] * lanes
-                answer = sums[quad * lanes :][:lanes], tile.taps[row] if tile.mode["padded"] else 777
+                fields, number, *answer = expected.popleft()
+                assert {name: request[name] for name in fields} == fields
                 self.requests.append((self.cycle, number))
+            self.block_drains += block_drained
             if drained:
                 self.drains.append((self.cycle, bank))
             answers.append(answer)
@@ -265,13 +248,14 @@ class Bench:
                     await ctx.tick()
                 assert chunk.half == number % 2
                 assert chunk.last == (bus * (first_beat + used) >= tile.out_channels)
-                for n, pixel in enumerate(pixels):
+                for r, row, pixel in pixels:
+                    place = tile.place(self.config, r, row, used)
                     for beat in range(used):
                         expected = pixel[bus * (first_beat + beat) :][:bus]
-                        ctx.set(dut.stage_read, {"half": chunk.half, "address": n * used + beat})
+                        ctx.set(dut.stage_read, {"half": chunk.half, "address": place + beat})
                         await ctx.tick()
                         got = ctx.get(dut.stage_data).to_bytes(bus, "little")
-                        assert list(got[: len(expected)]) == [b & 255 for b in expected], (index, n, beat)
+                        assert list(got[: len(expected)]) == [b & 255 for b in expected], (index, r, row, beat)
                 while self.pause():
                     await ctx.tick()
                 ctx.set(dut.chunk_free, 1)
@@ -291,6 +275,7 @@ class Bench:
         sim.add_clock(1e-6)
         sim.add_testbench(self.accumulators, background=True)
         sim.add_testbench(self.array, background=True)
+        sim.add_testbench(self.permits, background=True)
         sim.add_testbench(self.starter, background=True)
         sim.add_testbench(self.operands, background=True)
         sim.add_testbench(self.operands_used, background=True)
@@ -300,15 +285,18 @@ class Bench:
         return self
 
     def check_timing(self):
-        """Requests of a job follow its acceptance without a gap; drained has its latency."""
+        """Requests of a job or a row follow it without a gap; drained has its latency."""
         by_job = {}
         for cycle, number in self.requests:
             by_job.setdefault(number, []).append(cycle)
+        rows = [tile for tile, _ in self.blocks for _ in range(max(tile.sub_rows))]
+        expected = [
+            cycle + 1 + n
+            for tile, cycle in zip(rows, self.row_cycles, strict=True)
+            for n in range(self.drain_cycles(tile))
+        ]
+        assert by_job.pop(None, []) == expected
         for number, taken in enumerate(self.taken):
             cycles = by_job[number]
             assert cycles == list(range(taken + 1, taken + 1 + len(cycles)))
             assert self.drains[number][0] == cycles[-1] + ACC_LATENCY - 1
-
-
-def scale(real, shift):
-    return {"bias": 77, "multiplier": round(real * (1 << 31)), "shift": shift}

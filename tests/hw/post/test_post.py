@@ -10,7 +10,8 @@ from fluidnpu.hw.post.addition import Addition
 from fluidnpu.hw.post.epilogue import Epilogue
 from fluidnpu.hw.tile import ADDITION_FIELDS
 
-from .post_bench import Bench, Tile, scale
+from .post_bench import Bench
+from .post_tile import Tile, scale
 from .test_addition import FIELDS
 
 TINY = CONFIGS["tiny"]
@@ -27,8 +28,35 @@ CASES = {
     "average": [
         Tile([4], 8, pool={"bias": 0, "multiplier": -(-(1 << 24) // 9), "shift": 24}, mode={"average": 1, "count": 9})
     ],
+    "depthwise": [Tile([5], 16, vector=True), Tile([3, 2], 30, vector=True, log2_kr=1, log2_kd=1)],
+    "depthwise, chunks": [
+        Tile([3, 3, 3, 1], 37, vector=True, log2_kr=2, chunk_beats=1),
+        Tile([4], 60, vector=True, log2_kd=1, chunk_beats=4),
+        Tile([4], 32, vector=True, log2_kd=2, chunk_beats=4),
+    ],
+    "depthwise among others": [
+        Tile([2], 12),
+        Tile([2], 12, vector=True),
+        Tile([3], 9),
+        Tile([1], 8, vector=True, pool=scale(0.4, -5)),
+        Tile([1], 8, vector=True),
+        Tile([2, 2, 0, 0], 12, log2_kr=2, vector=True),
+        Tile([3], 9),
+    ],
+    "mean, vector": [
+        Tile([1, 1], 16, log2_kr=1, vector=True, pool=scale(0.7, -6)),
+        Tile([1], 64, log2_kd=2, vector=True, pool=scale(0.7, -6)),
+        Tile([2], 8, vector=True, pool=scale(0.7, -6)),
+    ],
     "padded average": [
-        Tile([6], 12, pool={"bias": 0, "multiplier": 5, "shift": 3}, mode={"average": 1, "padded": 1, "count": 5}),
+        Tile(
+            [6, 6, 2],
+            12,
+            log2_kr=2,
+            vector=True,
+            pool={"bias": 0, "multiplier": 5, "shift": 3},
+            mode={"average": 1, "padded": 1, "half_up": 1, "count": 5},
+        ),
         Tile([6], 12),
     ],
     "residual": [Tile([4], 8, residual=True), Tile([3], 13, residual=True), Tile([2], 5)],
@@ -42,8 +70,27 @@ CASES = {
         Tile([2], 9),
         Tile([2], 20, 0, 1, 1, residual=True),
     ],
-    "residual, average": [
-        Tile([4], 8, pool={"bias": 1, "multiplier": 1, "shift": 0}, mode={"average": 1, "count": 1}, residual=True)
+    "residual, identity": [
+        Tile(
+            [4, 3, 3],
+            24,
+            log2_kr=2,
+            chunk_beats=2,
+            vector=True,
+            residual=True,
+            pool={"bias": 1, "multiplier": 1, "shift": 0},
+            mode={"average": 1, "count": 1},
+        )
+    ],
+    "residual among others": [
+        Tile([2], 12, vector=True, residual=True),
+        Tile([2], 12, vector=True),
+        Tile([3], 9),
+        Tile([1], 16, vector=True, log2_kd=1, residual=True),
+        Tile([1], 8, vector=True, residual=True),
+        Tile([3], 9),
+        Tile([1], 8, vector=True),
+        Tile([1], 8, residual=True),
     ],
     "full staging half": [Tile([32], 64, chunk_beats=8), Tile([32], 64, chunk_beats=8)],
 }
@@ -56,7 +103,7 @@ def test_cases(name, stalls):
     tiles = [replace(tile).fill(TINY, rng) for tile in CASES[name]]
     for tile in tiles:
         if tile.mode["average"]:
-            limit = 128 * (min(tile.taps) if tile.mode["padded"] else tile.mode["count"])
+            limit = 128 * (min(map(min, tile.taps)) if tile.mode["padded"] else tile.mode["count"])
             tile.sums = [[[rng.randrange(-limit, limit) for _ in row] for row in sub] for sub in tile.sums]
     Bench(TINY, tiles, name, stalls).run()
 
@@ -69,6 +116,9 @@ def test_other_configurations(name):
     tiles = [
         Tile([2], config.pes + 5, chunk_beats=max(1, config.pes // config.bus_bytes)),
         Tile([1, 2], config.pes, log2_kr=1, log2_kd=deep - 1),
+        Tile([3], config.bus_bytes + 1, vector=True),
+        Tile([2], config.bus_bytes * (1 << deep), vector=True, log2_kd=deep),
+        Tile([2, 1], config.bus_bytes * 3 - 1, vector=True, log2_kr=1, chunk_beats=1),
     ]
     Bench(config, [tile.fill(config, rng) for tile in tiles], name, False).run()
 
@@ -131,6 +181,16 @@ def test_drain_cycles():
         assert taken[n] - taken[n - 1] == counts[n - 1] + Epilogue.JOB_CYCLES
     assert taken[3] - taken[2] == counts[2] + Epilogue.JOB_CYCLES + Epilogue.TILE_CYCLES
     assert bench.chunks[0] == taken[2] + counts[2] + bench.dut.latency + 1
+
+
+def test_permits():
+    """A block per cycle while halves are free; the next tile's first block two cycles after this tile's last one."""
+    rng = random.Random(3)
+    tiles = [Tile([2], 8 * n, vector=True).fill(TINY, rng) for n in (3, 2)]
+    bench = Bench(TINY, tiles, 3, False).run()
+    first = bench.permitted[0]
+    assert bench.permitted[:3] == [first, first + 1, first + 2]
+    assert bench.permitted[3:5] == [first + 4, first + 5]
 
 
 @pytest.mark.filterwarnings("ignore::amaranth.hdl.UnusedElaboratable")

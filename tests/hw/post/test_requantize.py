@@ -50,7 +50,8 @@ def half_away(exact):
 def golden(value, channel, mode):
     if mode["average"]:
         count = mode["taps"] if mode["padded"] else mode["count"]
-        y = half_away(Fraction(value, count))
+        y = Fraction(value, count)
+        y = (y + Fraction(1, 2)).__floor__() if mode["half_up"] else half_away(y)
     else:
         x = wrap(value + channel["bias"])
         if mode["single_rounding"]:
@@ -91,6 +92,7 @@ def make_mode(**fields):
         "single_rounding": 0,
         "average": 0,
         "padded": 0,
+        "half_up": 0,
         "count": 0,
         "taps": 0,
         "zero": 0,
@@ -180,6 +182,7 @@ def test_average():
         mode = make_mode(
             average=1,
             padded=padded,
+            half_up=rng.randrange(2),
             single_rounding=rng.randrange(2),
             count=rng.randrange(1 << 20) if padded else count,
             taps=count if padded else rng.randrange(1 << 16),
