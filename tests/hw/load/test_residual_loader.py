@@ -35,15 +35,27 @@ class Tile:
         return [(first, min(most, beats - first)) for first in range(0, beats, most)]
 
     def beats(self, config, chunk):
-        """(slot, row, byte address) of every beat of a chunk, in the order of the stage rows."""
-        d, (first, used) = self.layer, chunk
+        """(slot, row, byte address) of every beat of a chunk, in the order of the sub-tiles' rows."""
         for f in self.fragments:
-            for i in range(f["lines"]):
-                row, left = f["row"] + i, f["seg"] * d["seg_w"]
-                for x in range(left, min(d["out_w"], left + d["seg_w"])):
-                    at = row * d["res_line_beats"] + x * d["res_pixel_beats"] + first
-                    base = ARENA + f["slot"] * ARENA_BYTES + d["res_offset"]
-                    yield from ((f["slot"], row, base + (at + n) * config.bus_bytes) for n in range(used))
+            yield from self.fragment_beats(config, chunk, f)
+
+    def places(self, config, chunk):
+        """Of every beat in the buffer: sub-tiles lie stage_beats / kr apart."""
+        seen = [0] * (1 << self.log2_kr)
+        for f in self.fragments:
+            r = f["sub_tile"]
+            for _ in self.fragment_beats(config, chunk, f):
+                yield (r * config.stage_beats >> self.log2_kr) + seen[r]
+                seen[r] += 1
+
+    def fragment_beats(self, config, chunk, f):
+        d, (first, used) = self.layer, chunk
+        for i in range(f["lines"]):
+            row, left = f["row"] + i, f["seg"] * d["seg_w"]
+            for x in range(left, min(d["out_w"], left + d["seg_w"])):
+                at = row * d["res_line_beats"] + x * d["res_pixel_beats"] + first
+                base = ARENA + f["slot"] * ARENA_BYTES + d["res_offset"]
+                yield from ((f["slot"], row, base + (at + n) * config.bus_bytes) for n in range(used))
 
     def need(self, row):
         """Position that the slot's done position must have passed for a row; None: none."""
@@ -67,16 +79,19 @@ def random_tile(rng, config, context, **fixed):
     } | fixed  # fmt: skip
     tile = Tile(d, rng.randint(0, config.max_stack.bit_length() - 1), rng.randrange(config.programs), context)
     used = max(beats for _, beats in tile.chunks(config))
-    room = config.stage_beats // used
+    most = (config.stage_beats >> tile.log2_kr) // used  # rows of a sub-tile
+    room, sub_tile = most, 0
     for n in range(rng.randint(1, config.fragments)):
         lines = 1 if nseg > 1 else rng.randint(1, 4)
         room -= lines * seg_w
-        if room < 0 and n:
+        if n and (room < 0 or rng.random() < 0.3):
+            room, sub_tile = most - lines * seg_w, sub_tile + 1
+        if room < 0 or sub_tile >> tile.log2_kr:
             break
         row, seg = rng.randrange(8), rng.randrange(nseg)
         tile.fragments.append(
-            {"slot": rng.randrange(config.slots), "sub_tile": 0, "line": row * nseg + seg, "row": row, "seg": seg,
-             "lines": lines, "last": 0}
+            {"slot": rng.randrange(config.slots), "sub_tile": sub_tile, "line": row * nseg + seg, "row": row,
+             "seg": seg, "lines": lines, "last": 0}
         )  # fmt: skip
     return tile
 
@@ -171,7 +186,8 @@ class Bench:
 
     def check_chunk(self, tile, chunk):
         """Every beat of a chunk that the epilogue takes is where it will look for it."""
-        for place, (slot, _, addr) in enumerate(tile.beats(self.config, chunk)):
+        beats = zip(tile.places(self.config, chunk), tile.beats(self.config, chunk), strict=True)
+        for place, (slot, _, addr) in beats:
             if addr not in self.memory.bad and self.slots_bytes[slot]:
                 assert self.buffer.pop((self.half, place)) == self.value(addr), (tile, chunk, place)
                 self.read += 1

@@ -27,6 +27,7 @@ class Fragment:
     line: int
     lines: int
     last: bool = True
+    sub_tile: int = 0
 
 
 @dataclass
@@ -44,6 +45,7 @@ class Tile:
     chunk_beats: int = 255
     out_offset: int = 0
     pc: int = 5
+    log2_kr: int = 0
 
     def resolve(self, config):
         """Fill in the sizes that follow from the others."""
@@ -85,11 +87,16 @@ def model(config, tiles, arenas, bad, rng):
     for index, tile in enumerate(tiles):
         chunks = list(tile.chunks(config))
         for number, (first, used) in enumerate(chunks):
-            stage = []
+            stage, sub_tile, sent = [], 0, 0
             last_chunk = number == len(chunks) - 1
             for f, fragment in enumerate(tile.fragments):
                 base, size = arenas[fragment.slot]
                 bursts = []
+                if fragment.sub_tile != sub_tile:  # its rows begin in its own part of the half
+                    sub_tile = fragment.sub_tile
+                    start = sub_tile * config.stage_beats >> tile.log2_kr
+                    assert start >= len(stage)
+                    stage += [rng.randbytes(bus) for _ in range(start - len(stage))]
                 for row, columns in tile.pixels(fragment):
                     start = [
                         base + tile.out_offset + bus * (row * tile.line_beats + x * tile.pixel_beats) for x in columns
@@ -106,7 +113,8 @@ def model(config, tiles, arenas, bad, rng):
                     inside = base <= addr and addr + n * bus <= base + size
                     for beat in range(n):
                         raw = rng.randbytes(bus)
-                        place = len(stage) % used
+                        place = sent % used
+                        sent += 1
                         stage.append(raw)
                         real = tile.channels - (first + place) * bus
                         for b in range(min(bus, real) if inside else 0):
@@ -189,11 +197,13 @@ class Bench:
                     "seg": f.line % tile.nseg,
                     "lines": f.lines,
                     "last": f.last,
+                    "sub_tile": f.sub_tile,
                 }
                 table = self.harness.table.data[context * self.harness.per_context + i]
                 ctx.set(table, entry)
             payload = {
                 "context": context,
+                "log2_kr": tile.log2_kr,
                 "fragments": len(tile.fragments),
                 "pc": tile.pc,
                 "lines": tile.lines,
@@ -345,6 +355,11 @@ CASES = {
     "segments": lambda: [
         Tile([Fragment(0, line, 1, last=line == 5) for line in range(3, 6)], out_w=20, seg_w=8, nseg=3, channels=16),
         Tile([Fragment(1, 5, 1), Fragment(0, 11, 1)], out_w=20, seg_w=8, nseg=3, channels=24, chunk_beats=1, lines=12),
+    ],
+    "sub-tiles": lambda: [
+        Tile([Fragment(0, 0, 2, sub_tile=0), Fragment(1, 0, 1, False, 1), Fragment(1, 1, 2, sub_tile=3)], log2_kr=2),
+        Tile([Fragment(0, 4, 1, False), Fragment(0, 5, 1, sub_tile=1)], log2_kr=1, channels=24, chunk_beats=2),
+        Tile([Fragment(0, 6, 1)]),
     ],
     "long lines": lambda: [Tile([Fragment(1, 2, 2)], out_w=32, channels=32)],
     "page borders": lambda: [Tile([Fragment(1, 0, 4)], out_w=10, channels=48, out_offset=PAGE - 200 + 8 * 5 - 24)],
