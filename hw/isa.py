@@ -20,6 +20,7 @@ __all__ = [
     "DESCRIPTOR_WORDS",
     "EXIT_TABLE_BYTES",
     "ISA_VERSION",
+    "LAYERS",
     "LIMIT_ALWAYS",
     "LIMIT_NEVER",
     "MAGIC",
@@ -218,6 +219,7 @@ class Op(IntEnum):
     DEPTHWISE = 5  # depthwise convolution: output channel c reads input channel c
 
 
+LAYERS = (Op.CONV, Op.POOL, Op.DEPTHWISE)  # the operations that make lines
 VARIANTS = 4
 MAX_CLASSES = 1024  # of an exit
 DESCRIPTOR_WORDS = 40

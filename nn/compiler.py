@@ -12,12 +12,13 @@ from . import mapping
 from .arena import lay_out
 from .blocks import prepare
 from .exits import exit_table
-from .graph import Conv, Mean, Pad, Pool
+from .graph import Conv, Depthwise, MaxPool, Mean, Pad, Pool
 from .lowering import CompileError, fold_options, geometry_of, lower
 from .program import FoldedInput, OpInfo, Program, ProgramExit
+from .quantize import INT8_MIN
 from .rescale import IDENTITY
 from .rewrite import View
-from .weights import conv_stream, pool_stream
+from .weights import conv_stream, depthwise_stream
 
 __all__ = ["CompileError", "CompileOptions", "compile_network"]
 
@@ -165,7 +166,7 @@ def _layer(step, config, places, region, longest, nseg_of):
     stripe_pixels = geometry.stripe_pixels(config)
     clamp = layer.clamp
     values = {
-        "op": isa.Op.POOL if geometry.pool else isa.Op.CONV,
+        "op": step.op,
         "producer_nseg": nseg_of[layer.input.name],
         "nseg": nseg,
         "in_offset": source.offset,
@@ -204,22 +205,16 @@ def _layer(step, config, places, region, longest, nseg_of):
         v = variants[min(k, len(variants) - 1)]
         capacity = (config.bank_beats * config.max_stack >> v.log2_kr) // values["stripe_line_beats"]
         words = mapping.words_per_tap(config, geometry, v.log2_kd)
-        if geometry.pool:
-            stream = pool_stream(config, high - low, v.log2_kr)
-        else:
-            zero_sum = layer.weights[low:high].astype(np.int64).sum((1, 2, 3)) * layer.input.zero_point
+        stream = b""
+        if not geometry.pool:
+            weights = layer.weights[low:high]
+            zero_sum = weights.reshape(high - low, -1).sum(1, dtype=np.int64) * layer.input.zero_point
             bias = (layer.bias[low:high].astype(np.int64) - zero_sum).astype(np.int32)
-            stream = conv_stream(
-                config,
-                layer.weights[low:high],
-                bias,
-                layer.multiplier[low:high],
-                layer.shift[low:high],
-                v.log2_kr,
-                v.log2_kd,
-                words,
-                source.pixel_beats,
-            )
+            parts = (weights, bias, layer.multiplier[low:high], layer.shift[low:high])
+            if geometry.depthwise:
+                stream = depthwise_stream(config, *parts, v.log2_kd, words)
+            else:
+                stream = conv_stream(config, *parts, v.log2_kr, v.log2_kd, words, source.pixel_beats)
         beats = mapping.weight_beats(config, geometry, v)
         assert len(stream) == beats * config.bus_bytes, (layer.name, v, len(stream), beats)
         values |= {
@@ -283,22 +278,14 @@ def _would_do(layer):
 
 def _arithmetic(layer):
     """Descriptor fields of zero points, padding and requantisation."""
-    if isinstance(layer, Conv):
+    if isinstance(layer, (Conv, Depthwise)):
         return {
+            "twice": layer.weights.dtype != np.int8,
             "pad_top": layer.padding[0],
             "pad_left": layer.padding[1],
             "in_zero": layer.input.zero_point,
             "out_zero": layer.output.zero_point,
             "single_rounding": layer.rounding == "single",
-        }
-    if isinstance(layer, Pad):
-        multiplier, shift = IDENTITY
-        return {
-            "pad_top": layer.padding[0],
-            "pad_left": layer.padding[1],
-            "in_zero": layer.value,
-            "multiplier": multiplier,
-            "shift": shift,
         }
     if isinstance(layer, Mean):
         return {
@@ -308,8 +295,13 @@ def _arithmetic(layer):
             "multiplier": layer.multiplier,
             "shift": layer.shift,
         }
+    padding = {"pad_top": layer.padding[0], "pad_left": layer.padding[1]}
+    if isinstance(layer, (MaxPool, Pad)):
+        multiplier, shift = IDENTITY
+        kind = {"maximum": 1, "in_zero": INT8_MIN} if isinstance(layer, MaxPool) else {"in_zero": layer.value}
+        return padding | kind | {"multiplier": multiplier, "shift": shift}
     taps = prod(layer.window)
-    values = {"pad_top": layer.padding[0], "pad_left": layer.padding[1], "average": 1}
+    values = padding | {"average": 1, "half_up": layer.half_up}
     if any(layer.padding):
         return values | {"padded_average": 1}
     bits, reciprocal = _reciprocal(taps)

@@ -8,14 +8,14 @@ from fluidnpu.hw import isa
 
 from . import mapping
 from .fusion import Addition, fused_additions, identity_of
-from .graph import Add, Conv, Layer, Mean, Network, Pad, Pool, Tensor
+from .graph import Add, Conv, Depthwise, Layer, MaxPool, Mean, Network, Pad, Pool, Tensor
 from .program import FoldedInput
 from .rewrite import Joined, View
 
 __all__ = ["CompileError", "Step", "fold_options", "geometry_of", "lower"]
 
 
-_OPERATIONS = (Add, Conv, Joined, Mean, Pad, Pool, View)
+_OPERATIONS = (Add, Conv, Depthwise, Joined, MaxPool, Mean, Pad, Pool, View)
 
 
 class CompileError(ValueError):
@@ -55,7 +55,7 @@ def geometry_of(layer, config, addition=None, in_pixel_beats=None, out_pixel_bea
     (kh, kw), (sy, sx) = layer.kernel, getattr(layer, "stride", (1, 1))
     return mapping.Geometry(
         name=layer.name,
-        pool=not isinstance(layer, Conv),
+        pool=not isinstance(layer, (Conv, Depthwise)),
         kh=kh,
         kw=kw,
         sy=sy,
@@ -67,8 +67,9 @@ def geometry_of(layer, config, addition=None, in_pixel_beats=None, out_pixel_bea
         out_h=layer.output.height,
         out_channels=layer.output.channels,
         out_pixel_beats=out_pixel_beats or ceil(layer.output.channels / config.bus_bytes),
-        padded_average=isinstance(layer, Pool) and any(layer.padding),
         residual=addition is not None,
+        depthwise=isinstance(layer, Depthwise),
+        twice=isinstance(layer, (Conv, Depthwise)) and layer.weights.dtype != np.int8,
     )
 
 
@@ -79,7 +80,7 @@ def lower(network, config, longest):
     Raises CompileError for a layer that no operation can do.
     """
     for layer in network.layers:
-        if not isinstance(layer, _OPERATIONS) or (isinstance(layer, Conv) and layer.weights.dtype != np.int8):
+        if not isinstance(layer, _OPERATIONS):
             raise CompileError(f"{network.name}: layer {layer.name}, a {type(layer).__name__}, has no operation yet")
     steps, fused = [], fused_additions(network)
 
@@ -109,7 +110,7 @@ def _split(layer, addition, config, longest, head):
     if isinstance(layer, (Joined, View)):
         return []
     layer = _seen_as_image(layer, config)
-    op = isa.Op.CONV if isinstance(layer, Conv) else isa.Op.POOL
+    op = {Conv: isa.Op.CONV, Depthwise: isa.Op.DEPTHWISE}.get(type(layer), isa.Op.POOL)
     channels = layer.output.channels
     geometry = geometry_of(layer, config, addition)
     unit = max(config.pes, mapping.chunk_beats(config, geometry) * config.bus_bytes)

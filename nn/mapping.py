@@ -9,7 +9,7 @@ from functools import cache
 from math import ceil
 
 from fluidnpu.hw import isa
-from fluidnpu.hw.tile import PARAMETER_BYTES, RMW_DISTANCE
+from fluidnpu.hw.tile import PARAMETER_BYTES, RMW_DISTANCE, VECTOR_TAPS
 
 __all__ = [
     "Geometry",
@@ -50,8 +50,19 @@ class Geometry:
     out_h: int
     out_channels: int
     out_pixel_beats: int
-    padded_average: bool = False
     residual: bool = False  # a second operand of the output's shape is read
+    depthwise: bool = False
+    twice: bool = False  # every word or tap is visited twice
+
+    @property
+    def vector(self):
+        """The vector path does it."""
+        return self.pool or self.depthwise
+
+    @property
+    def taps(self):
+        """Visits of a window."""
+        return self.kh * self.kw << self.twice
 
     def segments(self, config):
         """(nseg, seg_w): a row wider than ``rows``, or too wide for the banks or staging, is cut into segments.
@@ -110,7 +121,12 @@ def chunk_beats(config, geometry):
 
 
 def words_per_tap(config, geometry, log2_kd):
-    """Words of a tap that each stack takes."""
+    """Words of a tap that each stack takes; blocks of a vector layer."""
+    if geometry.vector:
+        out_beats = ceil(geometry.out_channels / config.bus_bytes)
+        return (
+            ceil(geometry.out_channels / config.lanes) if log2_kd == 0 else out_beats * config.words_per_beat >> log2_kd
+        )
     if log2_kd == 0:
         return geometry.in_words
     return geometry.in_pixel_beats * config.words_per_beat >> log2_kd
@@ -122,15 +138,23 @@ def _c_tiles(config, geometry, variant):
     return divmod(geometry.out_channels, cols)
 
 
+def _block_beats(config, geometry, variant):
+    """Beats of a block's weights and parameters."""
+    if geometry.pool:
+        return 0
+    tap = ceil((1 << variant.log2_kd) / config.words_per_beat)
+    return geometry.taps * tap + (config.lanes * PARAMETER_BYTES // config.bus_bytes << variant.log2_kd)
+
+
 def weight_beats(config, geometry, variant):
     """Beats of the weight stream of a tile."""
+    if geometry.vector:
+        return words_per_tap(config, geometry, variant.log2_kd) * _block_beats(config, geometry, variant)
     cols = config.pes >> (variant.log2_kr + variant.log2_kd)
     full, part = _c_tiles(config, geometry, variant)
 
     def c_tile(columns):
-        if geometry.pool:
-            return ceil(columns / config.lanes) * ceil(columns / config.words_per_beat)
-        steps = geometry.kh * geometry.kw * words_per_tap(config, geometry, variant.log2_kd)
+        steps = geometry.taps * words_per_tap(config, geometry, variant.log2_kd)
         parameters = ceil(columns * PARAMETER_BYTES / config.bus_bytes)
         return steps * ceil((columns << variant.log2_kd) / config.words_per_beat) + parameters
 
@@ -141,21 +165,23 @@ def tile_cycles(config, geometry, variant, lines, total_lines):
     """Cycles of a tile whose longest sub-tile has ``lines`` lines and that holds ``total_lines`` in all."""
     _, seg_w = geometry.segments(config)
     rows, total_rows = lines * seg_w, total_lines * seg_w
+    if geometry.vector:
+        blocks = words_per_tap(config, geometry, variant.log2_kd)
+        sub_tiles = min(1 << variant.log2_kr, ceil(total_lines / lines))
+        drain = (sub_tiles << variant.log2_kd) * max(1, config.lanes // config.post_lanes)
+        written = total_rows * ceil((config.lanes << variant.log2_kd) / config.bus_bytes)
+        block = max(rows * max(geometry.taps, drain), _block_beats(config, geometry, variant), written)
+        return blocks * block
     cols = config.pes >> (variant.log2_kr + variant.log2_kd)
     full, part = _c_tiles(config, geometry, variant)
     width = min(config.post_lanes, cols)
 
     def c_tile(columns):
-        if geometry.pool:
-            words = ceil(columns / config.lanes)
-            first = max(rows, ceil(columns / config.words_per_beat), RMW_DISTANCE)
-            steps = words * (first + (geometry.kh * geometry.kw - 1) * max(rows, RMW_DISTANCE))
-        else:
-            words = ceil((columns << variant.log2_kd) / config.words_per_beat)
-            count = geometry.kh * geometry.kw * words_per_tap(config, geometry, variant.log2_kd)
-            step = max(rows, words, RMW_DISTANCE)
-            parameters = ceil(columns * PARAMETER_BYTES / config.bus_bytes)
-            steps = max(count * step, count * words + parameters)
+        words = ceil((columns << variant.log2_kd) / config.words_per_beat)
+        count = geometry.taps * words_per_tap(config, geometry, variant.log2_kd)
+        step = max(rows, words, RMW_DISTANCE)
+        parameters = ceil(columns * PARAMETER_BYTES / config.bus_bytes)
+        steps = max(count * step, count * words + parameters)
         return max(steps, total_rows * ceil(columns / width), total_rows * ceil(columns / config.bus_bytes))
 
     return full * c_tile(cols) + (c_tile(part) if part else 0)
@@ -208,7 +234,7 @@ def layer_cycles(config, geometry, table, live):
         # The next layer waits for the first tile that completes a sample, unless tiles behind it fill the time.
         rows = sum(map(sum, subtiles)) * geometry.segments(config)[1]
         columns = min(geometry.out_channels, config.pes >> (variant.log2_kr + variant.log2_kd))
-        drain = rows * ceil(columns / min(config.post_lanes, columns))
+        drain = 0 if geometry.vector else rows * ceil(columns / min(config.post_lanes, columns))
         exposed = LATENCY + drain + 3 * rows * geometry.out_pixel_beats // 2  # written, and read again by the next
         left = sorted((n for n in left if n), reverse=True)  # laggards lead
     return sum(periods) + max(0, exposed - sum(periods[1:]))
@@ -227,10 +253,11 @@ def fits(config, geometry, variant):
         )
     if kr * kd > config.max_stack:
         return f"kr * kd = {kr * kd} is more than max_stack = {config.max_stack}"
-    if geometry.in_pixel_beats % kd or stripe % kd or (geometry.pool and kd > 1):
+    out_beats = ceil(geometry.out_channels / config.bus_bytes)
+    if geometry.in_pixel_beats % kd or stripe % kd or (geometry.vector and out_beats % kd):
         return f"the input's channel words cannot be dealt to kd = {kd} stacks"
-    if geometry.padded_average and kr > 1:
-        return "a padded average pool cannot be row stacked"
+    if geometry.depthwise and geometry.taps > VECTOR_TAPS:
+        return f"a depthwise window takes {geometry.taps} weights per channel, at most {VECTOR_TAPS}"
     if geometry.kh * stripe > capacity:
         return (
             f"a window of {geometry.kh} input lines takes {geometry.kh * stripe * config.bus_bytes} bytes, a bank half "
@@ -240,7 +267,9 @@ def fits(config, geometry, variant):
     if rows > config.stage_beats:
         return f"a tile's output takes {rows} beats of staging, there are {config.stage_beats}"
     chunk, cols = chunk_beats(config, geometry), config.pes >> (variant.log2_kr + variant.log2_kd)
-    if chunk < geometry.out_pixel_beats and chunk * config.bus_bytes % cols:
+    if chunk < geometry.out_pixel_beats and geometry.vector and chunk % kd:
+        return f"staging gathers {chunk} beats, no multiple of kd = {kd}"
+    if chunk < geometry.out_pixel_beats and not geometry.vector and chunk * config.bus_bytes % cols:
         return f"staging gathers {chunk * config.bus_bytes} channels, no multiple of {cols} columns"
     return None
 

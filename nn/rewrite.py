@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .layers import Concat, Conv, Depthwise, Layer, Pool, Tensor
-from .quantize import Rounding, quantize_multiplier
 from .rescale import IDENTITY
 
 __all__ = ["Joined", "Rewritten", "View", "rewrite"]
@@ -63,8 +62,6 @@ def rewrite(network, config) -> Rewritten:
     for layer in network.layers:
         if isinstance(layer, Depthwise) and layer.depth_multiplier > 1:
             layers += _multiplied(layer, config.lanes)
-        elif isinstance(layer, Pool) and layer.half_up and not any(layer.padding):
-            layers.append(_half_up_average(layer))
         else:
             layers.append(layer)
     inside: dict[str, tuple[str, int]] = {}
@@ -101,28 +98,6 @@ def _selection(name: str, image: Tensor, made: Tensor, outputs: np.ndarray, sour
     bias = np.zeros(n, np.int32)
     return Conv(
         name, image, made, stride=(1, 1), weights=weights, bias=bias, multiplier=multiplier, shift=shift, useful=0
-    )
-
-
-def _half_up_average(layer: Pool) -> Depthwise:
-    """An average that rounds half upwards, as a convolution: sum / n, or (2 * sum + 1) / (2 * n) where n is even.
-
-    Neither is ever a tie, and the nearest integer is that of sum / n, rounded half upwards.
-    """
-    taps, n = layer.window[0] * layer.window[1], layer.output.channels
-    even = taps % 2 == 0
-    multiplier, shift = quantize_multiplier(1 / (2 * taps if even else taps))
-    return Depthwise(
-        layer.name,
-        layer.input,
-        layer.output,
-        stride=layer.stride,
-        clamp=layer.clamp,
-        weights=np.full((n, *layer.window), 1 + even, np.int8),
-        bias=np.full(n, int(even), np.int32),
-        multiplier=np.full(n, multiplier, np.int32),
-        shift=np.full(n, shift, np.int32),
-        rounding=Rounding.SINGLE,
     )
 
 

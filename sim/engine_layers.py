@@ -7,7 +7,7 @@ docs/architecture.md's dealing rule as a pure function; nothing here has state.
 
 from dataclasses import dataclass
 
-from fluidnpu.hw.isa import NO_PRODUCER, VARIANTS, Op, make_pc
+from fluidnpu.hw.isa import LAYERS, NO_PRODUCER, VARIANTS, Op, make_pc
 
 __all__ = ["Bad", "Cursor", "Exit", "Fragment", "Jump", "Layer", "Tile", "Variant", "deal_subtiles", "from_descriptor"]
 
@@ -211,7 +211,7 @@ def from_descriptor(fields):
         return Jump(fields["exit"], fields["target"])
     if fields["op"] == Op.EXIT:
         return Exit(fields["exit"], bool(fields["last"]))
-    if fields["op"] not in (Op.CONV, Op.POOL):
+    if fields["op"] not in LAYERS:
         return Bad()
     variants = tuple(
         Variant(

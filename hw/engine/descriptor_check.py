@@ -91,7 +91,7 @@ class DescriptorCheck(wiring.Component):
                 # Behind the last index a pc would go on in the next program.
                 m.d.sync += [broken.eq(self.index.all()), step.eq(0), v.eq(0)]
                 with m.Switch(d.op):
-                    with m.Case(isa.Op.CONV, isa.Op.POOL, isa.Op.DEPTHWISE):
+                    with m.Case(*isa.LAYERS):
                         m.next = "Layer"
                     with m.Case(isa.Op.EXIT):
                         m.d.sync += broken.eq(
@@ -199,7 +199,7 @@ class DescriptorCheck(wiring.Component):
         bus, wpb = exact_log2(c.bus_bytes), exact_log2(c.words_per_beat)
         stack = exact_log2(c.max_stack)
         kr, kd = var["log2_kr"], var["log2_kd"]
-        is_conv, is_pool, is_depthwise = (d.op == op for op in (isa.Op.CONV, isa.Op.POOL, isa.Op.DEPTHWISE))
+        is_conv, is_pool, is_depthwise = (d.op == op for op in isa.LAYERS)
 
         too_deep = Signal()
         log2_cols, cols = Signal(range(exact_log2(c.pes) + 1)), Signal(range(c.pes + 1))

@@ -81,7 +81,7 @@ class SlotTable:
         m.d.comb += [
             self.ending.eq(self.cancelled | self.failed | self.finished),
             self.eligible.eq(self.live & self.runnable & ~self.ending & mine),
-            self.dealable.eq(self.eligible & self.at_op(isa.Op.CONV, isa.Op.POOL, isa.Op.DEPTHWISE)),
+            self.dealable.eq(self.eligible & self.at_op(*isa.LAYERS)),
             self.writing.eq(Cat(t.any() for t in self.tiles)),
             self.at_jump.eq(self.eligible & self.at_op(isa.Op.JUMP) & ~self.in_next),
             self.at_exit.eq(self.live & ~self.ending & self.at_op(isa.Op.EXIT) & ~self.in_next & ~self.writing),

@@ -2,7 +2,7 @@
 
 import numpy as np
 from fluidnpu.hw.engine.descriptor_check import DescriptorCheck
-from fluidnpu.hw.isa import DESCRIPTOR_BYTES, DESCRIPTOR_FIELDS, PC_INDEX_BITS, VARIANTS, Op
+from fluidnpu.hw.isa import DESCRIPTOR_BYTES, DESCRIPTOR_FIELDS, LAYERS, PC_INDEX_BITS, VARIANTS
 
 from .bus import DESCRIPTOR, wake
 from .state import CACHE, compiled
@@ -15,7 +15,6 @@ BYTES = DESCRIPTOR_BYTES
 INDEX_BITS = PC_INDEX_BITS
 INDEX_MASK = (1 << PC_INDEX_BITS) - 1
 LAYER_CHECK = 1 + DescriptorCheck.LAYER_STEPS + VARIANTS * DescriptorCheck.VARIANT_STEPS
-CONV, POOL = int(Op.CONV), int(Op.POOL)
 TROUBLE = 1  # an operation behind the program's end
 
 
@@ -114,7 +113,7 @@ def step_cache(m, desc, flat, words):
     elif state == JUDGE:
         _unpack(m, m.k_entry, flat, words)
         op = desc[CACHE + m.k_entry].op
-        m.k_done = t + (LAYER_CHECK if op in (CONV, POOL) else 1)
+        m.k_done = t + (LAYER_CHECK if op in LAYERS else 1)
         m.k_state = CHECK
         wake(m, m.k_done)
     elif state == CHECK:

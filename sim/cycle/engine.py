@@ -1,6 +1,6 @@
 """The sequencer of the engine (hw/engine/sequencer.py): one action at a time."""
 
-from fluidnpu.hw.isa import PC_INDEX_BITS, EngineEvent, Op
+from fluidnpu.hw.isa import LAYERS, PC_INDEX_BITS, EngineEvent, Op
 
 from .actions import FENCE, emit, execute, finish_exit, release
 from .dealer import DONE as DEALT
@@ -15,7 +15,7 @@ __all__ = ["DEALING", "DECIDE", "REVOKE", "sees_nothing_new", "step_engine"]
     DECIDE, COMMAND, WRITE_DONE, WRITE_RETIRE, DRAINED, JUMP, SCAN, SCANNING, EXIT_START, EXIT_RESULT, RELEASE, REVOKE,
     UNDO, LOAD, DEAL, DEALING,
 ) = range(16)  # fmt: skip
-CONV, POOL, AT_EXIT, AT_JUMP = (int(op) for op in (Op.CONV, Op.POOL, Op.EXIT, Op.JUMP))
+AT_EXIT, AT_JUMP = int(Op.EXIT), int(Op.JUMP)
 EV_DONE, EV_JUMP, EV_EXIT_START, EV_REVOKE, EV_DRAINED, EV_DEAL, EV_START, EV_RETIRE = (
     int(EngineEvent[name]) for name in "DONE JUMP EXIT_START REVOKE DRAINED DEAL START RETIRE".split()
 )
@@ -37,7 +37,7 @@ def masks(m):
         if m.tiles[s]:
             writing |= bit
         if m.v_known & bit:
-            if m.op[s] == CONV or m.op[s] == POOL:
+            if m.op[s] in LAYERS:
                 dealable |= bit
             elif m.op[s] == AT_JUMP:
                 at_jump |= bit

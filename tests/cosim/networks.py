@@ -128,12 +128,32 @@ class _Layers:
         y = self.add(*parts)
         return self.add(y, parts[0]) if rng.random() < 0.2 else y
 
+    def depthwise(self, x):
+        kernel, options, windows = self._window(x, 5)
+        channels = x.shape[3]
+        weights = self.rng.integers(-127, 128, (1, *kernel, channels)).astype(np.int8)
+        scales = self.rng.uniform(0.5, 1.0, channels if self.rng.random() < 0.7 else 1)
+        y = np.einsum("nhwcyx,yxc->nhwc", windows, weights[0]) * scales
+        gain = float(self.rng.uniform(0.7, 3)) / (y.std() if y.std() > 0.01 else 1.0)
+        scales, y = scales * gain, y * gain
+        bias = self.rng.integers(-300, 300, channels).astype(np.int32)
+        out = self._quantisation(y, options["activation"])
+        y = self.net.depthwise_conv_2d(x, weights, bias, scales, **out, **options), y + bias * (x.scale * scales)
+        return self._keep(*y, options["activation"])
+
+    def max_pool(self, x):
+        kernel, options, windows = self._window(x, 4)
+        return self._keep(self.net.max_pool_2d(x, kernel, **options), windows.max((-2, -1)), options["activation"])
+
     def trunk(self, x, channels):
-        """A convolution, seldom an average pool or a sum."""
-        if self.rng.random() < 0.3:
+        """A convolution, seldom a sum or something that works on each channel for itself."""
+        choice = self.rng.random()
+        if choice < 0.25:
             return self.block(x, int(self.rng.choice([channels, x.shape[3]])))
-        if self.rng.random() < 0.25 and x.shape[1] * x.shape[2] > 1:
-            return self.pool(x)
+        if choice < 0.4:
+            return self.depthwise(x)
+        if choice < 0.55 and x.shape[1] * x.shape[2] > 1:
+            return self.pool(x) if choice < 0.48 else self.max_pool(x)
         return self.conv(x, channels)
 
     def head(self, x, classes):

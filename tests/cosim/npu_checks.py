@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from fluidnpu.hw import isa
-from fluidnpu.hw.isa import EngineEvent, Op, Opcode, Status
+from fluidnpu.hw.isa import LAYERS, EngineEvent, Opcode, Status
 from fluidnpu.nn.exits import decide, exit_table, top_and_spread
 from fluidnpu.sim.replay import ENGINE_PORT, program_operations, replay
 from fluidnpu.sim.rtl_device import accepted_commands
@@ -194,7 +194,7 @@ def _check_memory(places, config, admission, course, tensors, where):
         return
     at = int(wrong[0])
     names = {name for name, p in places.program.tensors.items() if 0 <= at - p.offset < _bytes(p, config.bus_bytes)}
-    ops = [i for i, d in enumerate(places.ops) if d["op"] in (Op.CONV, Op.POOL) and places.tensor(i)[0].name in names]
+    ops = [i for i, d in enumerate(places.ops) if d["op"] in LAYERS and places.tensor(i)[0].name in names]
     raise AssertionError(
         f"{where}: {wrong.size} of {expected.size} bytes differ from the reference, first at offset {at} (tensors "
         f"{sorted(names)}, operations {ops}): {admission.after[at]}, expected {expected[at]}, before "
@@ -252,7 +252,7 @@ def _check_path(compiled, scenario, admission, course, where):
     lines = {
         i: op.lines
         for i, op in enumerate(program_operations(compiled.program.region, len(ops)))
-        if i < stop and ops[i].op in ("CONV", "POOL") and (ops[i].head in (-1, *decided))
+        if i < stop and ops[i].op in {layer.name for layer in LAYERS} and (ops[i].head in (-1, *decided))
     }
     assert done == lines, f"{where}: lines per operation {done}, expected {lines}"
 

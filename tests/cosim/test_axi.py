@@ -11,7 +11,7 @@ import pytest
 from fault_checks import check_faults, descriptor, failure_bursts, mutated
 from fault_host import FaultScenario, Window, play_faults
 from fluidnpu.hw import isa
-from fluidnpu.hw.isa import Code
+from fluidnpu.hw.isa import LAYERS, Code
 from fluidnpu.sim.memory import CHANNELS, IDEAL, MemorySettings, Stall
 from fluidnpu.sim.simulate import run_in_simulator
 from networks import compiled, draw_network
@@ -86,7 +86,7 @@ def _faults(config, programs, seed, samples, windows, weights=None, **options):
 
 def _layers(network):
     """Operations that read and write tensors."""
-    return [i for i, op in enumerate(network.program.ops) if op.op in ("CONV", "POOL")]
+    return [i for i, op in enumerate(network.program.ops) if op.op in {layer.name for layer in LAYERS}]
 
 
 def _second_operands(network):

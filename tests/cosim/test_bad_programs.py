@@ -11,7 +11,7 @@ import pytest
 from bad_host import Mutant, Rounds, play_rounds
 from fault_checks import check_completion_order, check_good, check_nothing_else_written, descriptor, replay_changing
 from fluidnpu.hw import isa
-from fluidnpu.hw.isa import Code, Op, Status
+from fluidnpu.hw.isa import LAYERS, Code, Op, Status
 from fluidnpu.sim.engine_layers import Exit, Jump, Layer
 from fluidnpu.sim.engine_oracle import random_program
 from fluidnpu.sim.simulate import run_in_simulator
@@ -171,7 +171,7 @@ def _changed(rng, config, d):
         edges = (field.low, field.high, d[field.name] + 1, d[field.name] - 1, 2 * d[field.name], 1, config.bus_bytes)
         value = rng.choice([*edges, rng.randint(field.low, field.high)])
         d[field.name] = max(field.low, min(field.high, value))
-    if d["op"] in (Op.CONV, Op.POOL) and rng.random() < 0.7:
+    if d["op"] in LAYERS and rng.random() < 0.7:
         for v in range(isa.VARIANTS):
             if d[f"log2_kr{v}"] + d[f"log2_kd{v}"] <= 3:
                 d[f"weight_beats{v}"] = min(stream_beats(config, d, v), (1 << 22) - 1)
@@ -253,7 +253,7 @@ def _descriptors(mutant):
 
 def _beside(d):
     """A segment's window lies beside the image."""
-    if d["op"] not in (Op.CONV, Op.POOL) or d["nseg"] == 1:
+    if d["op"] not in LAYERS or d["nseg"] == 1:
         return False
     lefts = [n * d["seg_w"] * d["sx"] - d["pad_left"] for n in range(d["nseg"])]
     return any(left >= d["in_w"] or left + d["stripe_pixels"] <= 0 for left in lefts)

@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 from fluidnpu.hw import isa
 from fluidnpu.hw.config import CONFIGS
 from fluidnpu.hw.engine.descriptor_check import DescriptorCheck
-from fluidnpu.hw.isa import DESCRIPTOR_FIELDS, Op
+from fluidnpu.hw.isa import DESCRIPTOR_FIELDS, LAYERS, Op
 from fluidnpu.nn.compiler import CompileOptions, compile_network
 from fluidnpu.nn.tflite_reader import read_network
 from fluidnpu.sim.engine_layers import Layer
@@ -170,7 +170,7 @@ def test_random_against_rules(name):
 
 
 def usable(d, v):
-    return d[f"log2_kr{v}"] + d[f"log2_kd{v}"] <= 3 and d["op"] in (Op.CONV, Op.POOL)
+    return d[f"log2_kr{v}"] + d[f"log2_kd{v}"] <= 3 and d["op"] in LAYERS
 
 
 def test_long_stream_does_not_wrap():
