@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .graph import Add, Conv, Network, Pool, Tensor
+from .graph import Add, Conv, Depthwise, Network, Pool, Tensor
 
 __all__ = ["Addition", "fused_additions", "identity_of"]
 
@@ -45,7 +45,7 @@ def fused_additions(network: Network) -> dict[int, int]:
         if not isinstance(add, Add):
             continue
         makers = [network.producer(t.name) for t in add.inputs if readers[t.name] == 1 and t.name not in kept]
-        convs = [p for p in makers if p is not None and isinstance(network.layers[p], Conv)]
+        convs = [p for p in makers if p is not None and isinstance(network.layers[p], (Conv, Depthwise))]
         if convs:
             fused[i] = max(convs, key=lambda p: (network.layers[p].macs, p))
     return fused

@@ -8,12 +8,13 @@ from fluidnpu.hw import isa
 from fluidnpu.hw.config import CONFIGS, get_config
 from fluidnpu.nn import mapping
 from fluidnpu.nn.mapping import Geometry, MappingError, Variant, choose_variants
-from fluidnpu.nn.weights import conv_stream, pool_stream
+from fluidnpu.nn.weights import conv_stream, depthwise_stream
 
 TINY = get_config("tiny")
 # 3x3, 16 -> 20 channels, 8x8, stride 1, on tiny: words of 8 bytes, beats of one word
 CONV = Geometry("conv", False, 3, 3, 1, 1, 8, 2, 2, 8, 8, 20, 3)
-POOL = Geometry("pool", True, 2, 2, 2, 2, 8, 3, 3, 4, 4, 20, 3)
+POOL = Geometry("pool", True, 2, 2, 2, 2, 8, 4, 4, 4, 4, 32, 4)
+DEPTHWISE = replace(POOL, name="depthwise", pool=False, depthwise=True, kh=3, kw=3)
 
 
 def test_geometry():
@@ -37,8 +38,22 @@ def test_cycles_of_a_tile():
     # 1x1 with one word: the drain (16 rows * 2 quads of 4 lanes) and not the steps decide
     short = replace(CONV, kh=1, kw=1, in_pixel_beats=1, in_words=1)
     assert mapping.tile_cycles(TINY, short, Variant(0, 0, 2), 2, 2) == 32 + 32 + 16
-    # pool: a c-tile has one word (8 channels): 4 taps of max(16 rows, RMW)
-    assert mapping.tile_cycles(TINY, POOL, Variant(0, 0, 4), 4, 4) == 3 * 4 * 16
+    # every word twice
+    assert mapping.tile_cycles(TINY, replace(CONV, twice=True), Variant(0, 1, 2), 2, 2) == 5 * 18 * 16
+
+
+def test_cycles_of_a_vector_tile():
+    """docs/architecture.md: per block rows * max(taps, drain), or the next block's weights, or output beats."""
+    # 4 blocks of one word, 16 rows of 4 taps; a word is drained in two cycles
+    assert mapping.tile_cycles(TINY, POOL, Variant(0, 0, 4), 4, 4) == 4 * 16 * 4
+    # one block of four words: 8 drain cycles are more than 4 taps, as with four sub-tiles of a word
+    assert mapping.tile_cycles(TINY, POOL, Variant(0, 2, 4), 4, 4) == 16 * 8
+    assert mapping.tile_cycles(TINY, POOL, Variant(2, 0, 2), 2, 8) == 4 * 8 * 8
+    assert mapping.tile_cycles(TINY, POOL, Variant(2, 0, 2), 2, 4) == 4 * 8 * 4  # two of them are empty
+    assert mapping.tile_cycles(TINY, DEPTHWISE, Variant(1, 1, 4), 4, 8) == 2 * 16 * 9
+    # short tiles take as long as the weights: 9 taps of 4 words, 4 * 8 * 16 bytes of parameters
+    assert mapping.tile_cycles(TINY, DEPTHWISE, Variant(0, 2, 1), 1, 1) == 9 * 4 + 64
+    assert mapping.tile_cycles(TINY, replace(DEPTHWISE, twice=True), Variant(0, 0, 4), 4, 4) == 4 * 16 * 18
 
 
 def test_weight_beats_are_the_length_of_the_stream():
@@ -58,10 +73,15 @@ def test_weight_beats_are_the_length_of_the_stream():
                 per_tap = mapping.words_per_tap(config, conv, v.log2_kd)
                 stream = conv_stream(config, weights, zeros, zeros, zeros, v.log2_kr, v.log2_kd, per_tap, beats)
                 assert mapping.weight_beats(config, conv, v) * config.bus_bytes == len(stream), (config.name, v)
-            pool = replace(conv, pool=True, in_pixel_beats=out_beats)
-            for log2_kr in (0, 1):
-                stream = pool_stream(config, channels, log2_kr)
-                assert mapping.weight_beats(config, pool, Variant(log2_kr, 0, 1)) * config.bus_bytes == len(stream)
+            depthwise = replace(conv, depthwise=True, in_pixel_beats=out_beats)
+            for v in (Variant(1, 0, 1), Variant(0, 1, 1), Variant(0, 2, 1)):
+                if out_beats % (1 << v.log2_kd):
+                    continue
+                blocks = mapping.words_per_tap(config, depthwise, v.log2_kd)
+                weights = np.zeros((channels, kh, kw), np.int8)
+                stream = depthwise_stream(config, weights, zeros, zeros, zeros, v.log2_kd, blocks)
+                assert mapping.weight_beats(config, depthwise, v) * config.bus_bytes == len(stream), (config.name, v)
+                assert mapping.weight_beats(config, replace(depthwise, pool=True), v) == 0
 
 
 def test_dealing():
@@ -77,8 +97,8 @@ def test_what_does_not_fit():
         (CONV, Variant(2, 1, 1), "kr * kd = 8 is more than max_stack = 4"),
         (replace(CONV, in_pixel_beats=1024), Variant(0, 0, 1), "a pixel of its input takes 8192 bytes, at most 8184"),
         (replace(CONV, in_pixel_beats=3, in_w=7), Variant(0, 1, 1), "cannot be dealt to kd = 2 stacks"),
-        (POOL, Variant(0, 1, 1), "cannot be dealt"),
-        (replace(POOL, padded_average=True), Variant(1, 0, 1), "a padded average pool cannot be row stacked"),
+        (replace(POOL, out_channels=20), Variant(0, 1, 1), "cannot be dealt"),
+        (replace(DEPTHWISE, kw=43), Variant(0, 0, 1), "a depthwise window takes 129 weights per channel, at most 127"),
         (replace(CONV, in_w=50, in_pixel_beats=4, kw=43), Variant(0, 0, 1),
          "a window of 3 input lines takes 4128 bytes, a bank half holds 4096"),
         (replace(CONV, out_pixel_beats=9, out_channels=72), Variant(0, 0, 8),

@@ -7,9 +7,8 @@ from fluidnpu.hw.config import CONFIGS, get_config
 from fluidnpu.nn.arena import lay_out
 from fluidnpu.nn.blocks import prepare
 from fluidnpu.nn.compiler import CompileOptions, compile_network
-from fluidnpu.nn.graph import Concat, Conv, Depthwise, Exit, Network, Pool, Tensor
+from fluidnpu.nn.graph import Concat, Conv, Depthwise, Network, Tensor
 from fluidnpu.nn.lowering import lower
-from fluidnpu.nn.quantize import Rounding
 from fluidnpu.nn.reference import run, run_layer
 from fluidnpu.nn.rewrite import Joined, View, rewrite
 from fluidnpu.nn.tflite_reader import parse_network
@@ -38,6 +37,25 @@ def values_of(network, config, images):
             whole[..., first : first + part.channels] = tensors[part.name]
         tensors[layer.output.name] = whole
     return tensors
+
+
+@pytest.mark.parametrize("operator", ["depthwise", "pool", "concat"])
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+def test_every_tensor_stays_as_it_is(operator, dtype):
+    rng = np.random.default_rng(SEED)
+    for _ in range(60):
+        random = RandomNet(rng, dtype)
+        out = getattr(random, operator)(random.input(random.image_shape()))
+        network = parse_network(random.net.to_bytes([out]), "n")
+        images = rng.integers(-128, 128, (3, *network.input.shape)).astype(np.int8)
+        config = get_config(str(rng.choice(list(CONFIGS))))
+        ours, wanted = values_of(network, config, images), run(network, images)
+        rewritten = rewrite(network, config).network
+        assert not any(isinstance(layer, Concat) for layer in rewritten.layers)
+        assert all(layer.depth_multiplier == 1 for layer in rewritten.layers if isinstance(layer, Depthwise))
+        assert sum(layer.macs for layer in rewritten.layers) >= network.macs()
+        for name, x in wanted.items():
+            np.testing.assert_array_equal(ours[name], x)
 
 
 @pytest.mark.parametrize("operator", ["depthwise", "pool", "concat"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fluidnpu.hw.config import get_config
 from fluidnpu.hw.tile import PARAMETER_BYTES
-from fluidnpu.nn.weights import conv_stream, pool_stream
+from fluidnpu.nn.weights import conv_stream, depthwise_stream, split_weights
 
 TINY = get_config("tiny")
 CONFIGS = {"tiny": TINY, "wide beats": replace(TINY, bus_bytes=16), "edge": get_config("edge")}
@@ -64,17 +64,62 @@ def test_conv_stream(name):
             assert stream == plain_conv(config, weights, bias, multiplier, shift, kr, kd, words), (channels, kr, kd)
 
 
+def parameters_of(channel, bias, multiplier, shift):
+    if channel >= len(bias):
+        return bytes(PARAMETER_BYTES)
+    entry = b"".join(int(x[channel]).to_bytes(4, "little", signed=True) for x in (bias, multiplier))
+    return (entry + int(shift[channel]).to_bytes(1, "little", signed=True)).ljust(PARAMETER_BYTES, b"\0")
+
+
 @pytest.mark.parametrize("name", CONFIGS)
-def test_pool_stream(name):
-    config = CONFIGS[name]
-    for channels in (1, config.lanes, config.lanes + 3, 2 * config.pes + 1):
-        for log2_kr in (0, 1, 2):
-            cols, expected = config.pes >> log2_kr, b""
-            for low in range(0, channels, cols):
-                high = min(low + cols, channels)
-                for w in range(low // config.lanes, (high - 1) // config.lanes + 1):
-                    ones = [
-                        [int(c == w * config.lanes + lane) for lane in range(config.lanes)] for c in range(low, high)
-                    ]
-                    expected += pad(np.array(ones, np.int8).tobytes(), config.bus_bytes)
-            assert pool_stream(config, channels, log2_kr) == expected, (channels, log2_kr)
+@pytest.mark.parametrize("wide", [False, True])
+def test_depthwise_stream(name, wide):
+    """For block, tap, addend, depth: a word; then the parameters of the block's channels."""
+    config, rng = CONFIGS[name], np.random.default_rng(2)
+    lanes, bus, wpb = config.lanes, config.bus_bytes, config.words_per_beat
+    for channels, kh, kw in ((1, 1, 1), (bus * 4 - 3, 2, 3), (bus * 2, 1, 2), (lanes + 1, 3, 1)):
+        weights = rng.integers(-255 if wide else -128, 255 if wide else 128, (channels, kh, kw))
+        weights = weights.astype(np.int16 if wide else np.int8)
+        addends = split_weights(weights)
+        bias, multiplier = rng.integers(-(2**31), 2**31, (2, channels)).astype(np.int32)
+        shift = rng.integers(-31, 31, channels).astype(np.int32)
+        beats = -(-channels // bus)
+        for kd in (1, 2, 4):
+            if beats % kd:
+                continue
+            words = -(-channels // lanes) if kd == 1 else beats * wpb // kd
+            expected = b""
+            for u in range(words):
+                firsts = [(((u // wpb) * kd + d) * wpb + u % wpb) * lanes for d in range(kd)]
+                for ky in range(kh):
+                    for kx in range(kw):
+                        for addend in addends:
+                            taps = b"".join(
+                                addend[f : f + lanes, ky, kx].astype(np.int8).tobytes().ljust(lanes, b"\0")
+                                for f in firsts
+                            )
+                            expected += pad(taps, bus)
+                entries = [parameters_of(f + i, bias, multiplier, shift) for f in firsts for i in range(lanes)]
+                expected += pad(b"".join(entries), bus)
+            stream = depthwise_stream(config, weights, bias, multiplier, shift, kd.bit_length() - 1, words)
+            assert stream == expected, (channels, kd)
+
+
+def test_split_weights():
+    whole = np.arange(-255, 255).astype(np.int16)
+    parts = split_weights(whole)
+    assert parts.dtype == np.int8 and (parts.astype(int).sum(0) == whole).all()
+    small = np.arange(-128, 128).astype(np.int8)
+    assert (split_weights(small) == small[None]).all()
+    with pytest.raises(ValueError, match="a weight of 255 is no sum of two int8 weights, at most 254"):
+        split_weights(np.array([255], np.int16))
+
+
+def test_two_sets_per_word():
+    """A CONV with int16 weights: every word's addends one behind the other."""
+    rng = np.random.default_rng(5)
+    weights = rng.integers(-255, 255, (3, 1, 2, 16)).astype(np.int16)
+    zeros = np.zeros(3, np.int32)
+    stream = np.frombuffer(conv_stream(TINY, weights, zeros, zeros, zeros, 0, 0, 2, 2), np.int8)
+    sets = np.delete(stream.reshape(-1, 8), np.arange(3, 9), axis=0).reshape(2, 2, 2, 3, 8)  # without parameters
+    assert (sets.astype(int).sum(2) == weights.reshape(3, 2, 2, 8).transpose(1, 2, 0, 3)).all()

@@ -3,8 +3,8 @@
 from math import ceil
 
 from fluidnpu.hw import isa
-from fluidnpu.hw.isa import DESCRIPTOR_FIELDS, NO_PRODUCER, VARIANTS, Op
-from fluidnpu.hw.tile import PARAMETER_BYTES
+from fluidnpu.hw.isa import DESCRIPTOR_FIELDS, LAYERS, NO_PRODUCER, VARIANTS, Op
+from fluidnpu.hw.tile import PARAMETER_BYTES, VECTOR_TAPS
 from fluidnpu.sim.engine_layers import Exit, Jump, Layer
 
 __all__ = [
@@ -32,15 +32,17 @@ def stream_beats(config, d, v):
     """Beats of the weight stream of variant ``v``, counted c-tile by c-tile (docs/architecture.md)."""
     kd = 1 << d[f"log2_kd{v}"]
     cols = config.pes >> (d[f"log2_kr{v}"] + d[f"log2_kd{v}"])
+    visits = d["kh"] * d["kw"] * (1 + d["twice"])
+    if d["op"] == Op.POOL:
+        return 0
+    if d["op"] == Op.DEPTHWISE:
+        parameters = kd * config.lanes * PARAMETER_BYTES // config.bus_bytes
+        return d[f"words{v}"] * (visits * ceil(kd / config.words_per_beat) + parameters)
     beats = 0
     for first in range(0, d["out_channels"], cols):
         used = min(cols, d["out_channels"] - first)
-        if d["op"] == Op.POOL:
-            words = (first + used - 1) // config.lanes - first // config.lanes + 1
-            beats += words * ceil(used / config.words_per_beat)
-        else:
-            steps = d["kh"] * d["kw"] * d[f"words{v}"]
-            beats += steps * ceil(used * kd / config.words_per_beat) + ceil(used * PARAMETER_BYTES / config.bus_bytes)
+        steps = visits * d[f"words{v}"]
+        beats += steps * ceil(used * kd / config.words_per_beat) + ceil(used * PARAMETER_BYTES / config.bus_bytes)
     return beats
 
 
@@ -57,7 +59,7 @@ def broken_rule(config, d, index, ops):
         return "exit alignment" if d["in_offset"] % bus or d["bias"] % bus else None
     if d["op"] == Op.JUMP:
         return None if index < d["target"] < ops and d["target"] <= LAST_INDEX else "target"
-    if d["op"] not in (Op.CONV, Op.POOL):
+    if d["op"] not in LAYERS:
         return "op"
     counted = (
         "in_w in_h out_w out_h lines out_channels kh kw sy sx nseg seg_w in_pixel_beats out_pixel_beats chunk_beats"
@@ -71,6 +73,10 @@ def broken_rule(config, d, index, ops):
         "pixel words": d["in_pixel_beats"] * config.words_per_beat < 1024,
         "residual": not d["residual"] or _legal_residual(config, d, index),
         "clamp": d["clamp_min"] <= d["clamp_max"],
+        "maximum": not d["maximum"] or (pool and not d["average"]),
+        "half_up": not d["half_up"] or d["average"],
+        "twice": not d["twice"] or not pool,
+        "taps": d["op"] != Op.DEPTHWISE or d["kh"] * d["kw"] * (1 + d["twice"]) <= VECTOR_TAPS,
         "padded": not d["padded_average"] or (pool and d["average"] and d["kh"] * d["kw"] <= isa.RECIPROCAL_MAX),
         "alignment": d["in_offset"] % bus == 0 and d["out_offset"] % bus == 0,
         "lines": d["lines"] == d["out_h"] * d["nseg"],
@@ -78,8 +84,7 @@ def broken_rule(config, d, index, ops):
         and (not whole or d["seg_w"] == d["out_w"]),
         "rows": d["in_w"] * d["in_pixel_beats"] <= d["in_line_beats"]
         and d["out_w"] * d["out_pixel_beats"] <= d["out_line_beats"],
-        "channels": d["out_channels"] <= bus * (min(d["in_pixel_beats"], d["out_pixel_beats"]) if pool else
-                                                d["out_pixel_beats"]),
+        "channels": d["out_channels"] <= bus * d["out_pixel_beats"],
         "producer": d["producer"] == NO_PRODUCER or (d["producer"] < index and d["producer_nseg"] > 0),
         "stripe": window <= d["stripe_pixels"]
         and d["stripe_pixels"] * d["in_pixel_beats"] <= d["stripe_line_beats"],
@@ -87,7 +92,7 @@ def broken_rule(config, d, index, ops):
     for name, kept in rules.items():
         if not kept:
             return name
-    return next((rule for v in range(VARIANTS) if (rule := _broken_variant(config, d, v, pool))), None)
+    return next((rule for v in range(VARIANTS) if (rule := _broken_variant(config, d, v))), None)
 
 
 def _legal_residual(config, d, index):
@@ -102,13 +107,14 @@ def _legal_residual(config, d, index):
     )
 
 
-def _broken_variant(config, d, v, pool):
+def _broken_variant(config, d, v):
     kr, kd = 1 << d[f"log2_kr{v}"], 1 << d[f"log2_kd{v}"]
     most, stripes, words = d[f"max_lines{v}"], d[f"stripe_lines{v}"], d[f"words{v}"]
     if kr * kd > config.max_stack:
         return f"stack {v}"
     cols = config.pes // (kr * kd)
     chunk = min(d["chunk_beats"], d["out_pixel_beats"])
+    vector = d["op"] != Op.CONV
     rules = {
         "max_lines": 1 <= most <= config.max_lines and (d["nseg"] == 1 or most == 1),
         "tile rows": most * d["seg_w"] <= config.rows,
@@ -116,10 +122,9 @@ def _broken_variant(config, d, v, pool):
         "bank": stripes * d["stripe_line_beats"] * kr <= config.bank_beats * config.max_stack,
         "staging": kr * most * d["seg_w"] * chunk <= config.stage_beats,
         "depth": d["in_pixel_beats"] % kd == 0 and d["stripe_line_beats"] % kd == 0,
-        "words": pool or 1 <= words <= d["in_pixel_beats"] * config.words_per_beat // kd,
-        "pool depth": not pool or kd == 1,
-        "padded": not d["padded_average"] or kr == 1,
-        "chunk": chunk == d["out_pixel_beats"] or chunk * config.bus_bytes % cols == 0,
+        "words": 1 <= words <= d["in_pixel_beats"] * config.words_per_beat // kd,
+        "blocks": not vector or ceil(words / config.words_per_beat) * kd == ceil(d["out_channels"] / config.bus_bytes),
+        "chunk": chunk == d["out_pixel_beats"] or (chunk % kd if vector else chunk * config.bus_bytes % cols) == 0,
         "weights": d[f"weights{v}"] % config.bus_bytes == 0,
         "weight_beats": d[f"weight_beats{v}"] == stream_beats(config, d, v),
     }
@@ -132,7 +137,7 @@ def breaches(config, d, index):
     counted = "in_w in_h out_w out_h lines out_channels kh kw sy sx nseg seg_w in_pixel_beats out_pixel_beats"
     yield from ((f"{name} zero", {name: 0}) for name in (*counted.split(), "chunk_beats"))
     yield from ((f"{name} is 4096", {name: 4096}) for name in ("in_w", "in_h", "out_w", "out_h"))
-    yield "op", {"op": 5}
+    yield "op", {"op": 6}
     yield "pixel words", {"in_pixel_beats": 1024 // config.words_per_beat}
     yield "residual of no pixels", {"residual": 1, "res_pixel_beats": 0}
     if d["residual"]:
@@ -148,6 +153,15 @@ def breaches(config, d, index):
         yield "add clamp", {"add_clamp_min": 1, "add_clamp_max": 0}
     yield "clamp", {"clamp_min": 5, "clamp_max": 4}
     yield "padded without average", {"op": Op.POOL, "average": 0, "padded_average": 1}
+    if d["op"] == Op.POOL:
+        yield "maximum of an average", {"maximum": 1, "average": 1}
+        yield "half_up without average", {"average": 0, "padded_average": 0, "half_up": 1}
+        yield "pool twice", {"twice": 1}
+    else:
+        yield "maximum", {"maximum": 1}
+    if d["op"] == Op.DEPTHWISE:
+        yield "taps", {"kw": VECTOR_TAPS // d["kh"] + 1}
+        yield "taps, twice", {"kw": VECTOR_TAPS // d["kh"] // 2 + 1, "twice": 1}
     yield "in_offset", {"in_offset": d["in_offset"] + bus // 2}
     yield "out_offset", {"out_offset": d["out_offset"] + 1}
     yield "lines", {"lines": d["lines"] + 1}
@@ -177,17 +191,16 @@ def breaches(config, d, index):
         yield f"bank {v}", {f"stripe_lines{v}": min(65535, bank + 1)}
         yield f"weights {v}", {f"weights{v}": d[f"weights{v}"] + bus // 2}
         yield f"weight_beats {v}", {f"weight_beats{v}": d[f"weight_beats{v}"] + 1}
-        yield f"fewer weight_beats {v}", {f"weight_beats{v}": d[f"weight_beats{v}"] - 1}
+        if d[f"weight_beats{v}"]:
+            yield f"fewer weight_beats {v}", {f"weight_beats{v}": d[f"weight_beats{v}"] - 1}
         if segments > 1:
             yield f"lines of segments {v}", {f"max_lines{v}": 2}
-        if d["op"] == Op.CONV:
-            words = d["in_pixel_beats"] * config.words_per_beat // kd
-            yield f"no words {v}", {f"words{v}": 0}
-            if words < 1023:
-                yield f"words {v}", {f"words{v}": words + 1}
-        elif config.max_stack > 1:
-            yield f"pool depth {v}", {f"log2_kd{v}": 1, f"log2_kr{v}": 0}
-            yield f"padded kr {v}", {"average": 1, "padded_average": 1, f"log2_kr{v}": 1}
+        words = d["in_pixel_beats"] * config.words_per_beat // kd
+        yield f"no words {v}", {f"words{v}": 0}
+        if words < 1023:
+            yield f"words {v}", {f"words{v}": words + 1}
+        if d["op"] != Op.CONV:
+            yield f"blocks {v}", {f"words{v}": d[f"words{v}"] + config.words_per_beat}
 
 
 def _aligned(rng, bus, high=1 << 20):
@@ -201,13 +214,14 @@ def layer_fields(rng, config, layer, index):
     """
     bus, bank = config.bus_bytes, config.bank_beats * config.max_stack
     used = [layer.variants[min(v, len(layer.variants) - 1)] for v in range(VARIANTS)]
-    pool = rng.random() < 0.25
-    padded = pool and rng.random() < 0.3 and all(v.kr == 1 for v in used)
+    op = rng.choice([Op.CONV, Op.CONV, Op.CONV, Op.POOL, Op.POOL, Op.DEPTHWISE])
+    pool, vector = op == Op.POOL, op != Op.CONV
+    padded = pool and rng.random() < 0.3
     kr = [min(v.kr, config.max_stack) for v in used]
     room = min(bank // r // v.stripe_lines for r, v in zip(kr, used, strict=True))
     if not room:
         raise ValueError(f"a stripe of {max(v.stripe_lines for v in used)} lines does not fit {config.name}")
-    kd = [1 if pool else rng.choice([1 << k for k in range((config.max_stack // r).bit_length())]) for r in kr]
+    kd = [rng.choice([1 << k for k in range((config.max_stack // r).bit_length())]) for r in kr]
     if max(kd) > room:
         kd = [1] * VARIANTS
     in_pixel = max(kd) * rng.randint(1, max(1, min(4, room // max(kd))))
@@ -225,24 +239,30 @@ def layer_fields(rng, config, layer, index):
     stripe_line = stripe_pixels * in_pixel + max(kd) * rng.choice([0, 0, 1])
     if stripe_line > room:
         stripe_line = stripe_pixels * in_pixel
-    out_pixel = rng.randint(1, 4)
+    channel_beats = max(kd) * rng.randint(1, in_pixel // max(kd))  # of a vector layer
+    out_pixel = channel_beats if vector else rng.randint(1, 4)
     if max(r * v.max_lines for r, v in zip(kr, used, strict=True)) * seg_w * out_pixel > config.stage_beats:
-        out_pixel = 1
+        out_pixel = channel_beats = 1
+        kd = [1] * VARIANTS if vector else kd
     cols = config.pes // min(r * d for r, d in zip(kr, kd, strict=True))
-    chunks = [c for c in range(1, out_pixel + 2) if c >= out_pixel or c * bus % cols == 0]
-    channels = bus * (min(in_pixel, out_pixel) if pool else out_pixel)
+    unit, whole = (1, max(kd)) if vector else (bus, cols)
+    chunks = [c for c in range(1, out_pixel + 2) if c >= out_pixel or c * unit % whole == 0]
+    channels = rng.randint(bus * (channel_beats - 1) + 1, bus * channel_beats)
+    if not vector:
+        channels = rng.randint(1, bus * out_pixel)
     padded &= layer.kh * kw <= isa.RECIPROCAL_MAX
     low = rng.randint(-128, 127)
     d = {f.name: 0 for f in DESCRIPTOR_FIELDS} | {
-        "op": Op.POOL if pool else Op.CONV,
+        "op": op,
         "single_rounding": rng.getrandbits(1), "average": int(padded or (pool and rng.getrandbits(1))),
+        "maximum": 0, "half_up": 0, "twice": int(not pool and rng.random() < 0.2),
         "padded_average": int(padded), "producer_nseg": layer.producer_nseg, "nseg": layer.nseg,
         "producer": layer.producer, "in_offset": _aligned(rng, bus), "in_w": in_w, "in_h": layer.in_h,
         "in_line_beats": in_w * in_pixel + rng.randint(0, 2), "in_pixel_beats": in_pixel,
         "out_offset": _aligned(rng, bus), "out_w": out_w, "out_h": layer.lines // layer.nseg,
         "out_line_beats": out_w * out_pixel + rng.randint(0, 2), "out_pixel_beats": out_pixel,
         "kh": layer.kh, "kw": kw, "sy": layer.sy, "sx": sx, "pad_top": layer.pad_top, "pad_left": rng.randint(0, 2),
-        "seg_w": seg_w, "lines": layer.lines, "out_channels": rng.randint(1, channels),
+        "seg_w": seg_w, "lines": layer.lines, "out_channels": channels,
         "in_zero": rng.randint(-128, 127), "out_zero": rng.randint(-128, 127),
         "clamp_min": low, "clamp_max": rng.randint(low, 127), "chunk_beats": rng.choice(chunks),
         "vsel": sum(v << 2 * n for n, v in enumerate(layer.vsel)),
@@ -250,6 +270,10 @@ def layer_fields(rng, config, layer, index):
         "bias": rng.randint(-1 << 31, (1 << 31) - 1), "multiplier": rng.getrandbits(32),
         "shift": rng.randint(-128, 127),
     }  # fmt: skip
+    if d["average"]:
+        d["half_up"] = rng.getrandbits(1)
+    elif pool:
+        d["maximum"] = rng.getrandbits(1)
     if layer.residual is not None:
         d |= _residual_fields(rng, config, d, layer.residual)
     for v, variant in enumerate(used):
@@ -259,8 +283,11 @@ def layer_fields(rng, config, layer, index):
             f"max_lines{v}": variant.max_lines,
             f"stripe_lines{v}": variant.stripe_lines,
             f"weights{v}": _aligned(rng, bus),
-            f"words{v}": rng.getrandbits(10) if pool else rng.randint(1, in_pixel * config.words_per_beat // kd[v]),
+            f"words{v}": rng.randint(1, in_pixel * config.words_per_beat // kd[v]),
         }
+        if vector:
+            words = channel_beats // kd[v] * config.words_per_beat
+            d[f"words{v}"] = words - rng.randrange(config.words_per_beat)
         d[f"weight_beats{v}"] = stream_beats(config, d, v)
     rule = broken_rule(config, d, index, 1 << isa.PC_INDEX_BITS)
     assert rule is None, f"the test's own descriptor breaks {rule}: {d}"

@@ -131,12 +131,15 @@ def tile_payloads(config, tile, d):
         return {name: d[name] for name in names.split()}
 
     array = stack | take("seg_w kh kw sx in_w in_h in_zero out_channels")
-    array |= {"vector": d["op"] == isa.Op.POOL, "lines": max(lines), "sub_lines": lines + none}
+    vector, pool = d["op"] != isa.Op.CONV, d["op"] == isa.Op.POOL
+    array |= take("maximum twice") | {"vector": vector, "pool": pool}
+    array |= {"lines": max(lines), "sub_lines": lines + none}
     array |= {"words": d[f"words{v}"], "pixel_words": d["in_pixel_beats"] * wpb // kd}
     array |= {"line_words": d["stripe_line_beats"] * wpb // kd}
     post = stack | take("out_channels out_zero clamp_min clamp_max single_rounding average padded_average chunk_beats")
-    post |= take("bias multiplier shift") | {"sub_rows": rows + none, "pool": d["op"] == isa.Op.POOL}
+    post |= take("half_up bias multiplier shift") | {"sub_rows": rows + none, "vector": vector, "pool": pool}
+    post |= {"words": d[f"words{v}"]}
     post |= take("residual " + " ".join(f.name for f in ADDITION_FIELDS))
     write = take("lines nseg seg_w out_w out_offset out_line_beats out_pixel_beats out_channels chunk_beats")
-    write |= {"pc": tile.pc, "fragments": len(tile.fragments)}
+    write |= {"pc": tile.pc, "fragments": len(tile.fragments), "log2_kr": stack["log2_kr"]}
     return array, post, write

@@ -107,6 +107,8 @@ def test_every_rule(name):
         lambda d: d["op"] == Op.POOL and d["kh"] * d["kw"] <= 256,
         lambda d: d["op"] == Op.CONV and d["residual"],
         lambda d: d["op"] == Op.POOL and d["residual"],
+        lambda d: d["op"] == Op.DEPTHWISE and not d["twice"],
+        lambda d: d["op"] == Op.DEPTHWISE and d["residual"] and d["twice"],
     )]  # fmt: skip
     named = []
     for d in picked:
