@@ -50,7 +50,7 @@ def test_preemption():
     """Tiles of several samples are revoked again and again, and all of them go on where they stood."""
     config = replace(CONFIGS["tiny"], slots=4, max_stack=4)
     bench = EngineBench(
-        "preemption", most_lines=6, samples=8, errors=0, rigid=False, unstacked=False, latency=5, config=config
+        "preemption 3", most_lines=6, samples=8, errors=0, rigid=False, unstacked=False, latency=5, config=config
     )
     bench.host.ranks, bench.host.gaps, bench.host.chatter, bench.host.always = (1, 1, 1, 2), (0, 20), 0, True
     bench.host.pausing, bench.array.longest = 0.02, 100
