@@ -52,26 +52,28 @@ def ctile_formula(config, descriptor, tile):
     """Cycles that each c-tile of a tile takes by the array's contract (docs/architecture.md, Array).
 
     descriptor : decoded fields of the layer; tile : of started_tiles. A step lasts max(rows, RMW distance, beats that
-    the weight stream brings meanwhile: the next step's set, in the first step the parameters too).
+    the weight stream brings meanwhile: the next step's set, in the first step the parameters too), a block of the
+    vector path rows * max(taps, drain of a row) or as long as the next block's weights.
     """
+    variant = next(
+        v
+        for v in range(isa.VARIANTS)
+        if (descriptor[f"log2_kr{v}"], descriptor[f"log2_kd{v}"]) == (tile["log2_kr"], tile["log2_kd"])
+    )
+    words, taps = descriptor[f"words{variant}"], descriptor["kh"] * descriptor["kw"] << descriptor["twice"]
+    if descriptor["op"] != isa.Op.CONV:
+        sub_tiles = len({sub_tile for _, _, sub_tile in tile["fragments"]})
+        drain = (sub_tiles << tile["log2_kd"]) * max(1, config.lanes // config.post_lanes)
+        rows, beats = tile["rows"] * max(taps, drain), descriptor[f"weight_beats{variant}"] // words
+        return [max(rows, beats)] * (words - 1) + [rows - max(0, drain - taps)]  # to the last tap
     cols = config.pes >> (tile["log2_kr"] + tile["log2_kd"])
     widths = [min(cols, descriptor["out_channels"] - c) for c in range(0, descriptor["out_channels"], cols)]
-    taps = descriptor["kh"] * descriptor["kw"]
     row = max(tile["rows"], Array.RMW_DISTANCE)
     sets = [ceil((w << tile["log2_kd"]) / config.words_per_beat) for w in widths]
     result = []
     for i, width in enumerate(widths):
         following = sets[i + 1] if i + 1 < len(sets) else 0
-        if descriptor["op"] == isa.Op.POOL:
-            words = ceil(width / config.lanes)
-            result.append((words - 1) * max(taps * row, sets[i]) + max(taps * row, following))
-            continue
-        variant = next(
-            v
-            for v in range(isa.VARIANTS)
-            if (descriptor[f"log2_kr{v}"], descriptor[f"log2_kd{v}"]) == (tile["log2_kr"], tile["log2_kd"])
-        )
-        steps = taps * descriptor[f"words{variant}"]
+        steps = taps * words
         parameters = ceil(width * PARAMETER_BYTES / config.bus_bytes)
         brings = [sets[i]] * (steps - 1) + [following]
         brings[0] += parameters

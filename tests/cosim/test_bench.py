@@ -54,6 +54,12 @@ def test_formula_of_a_c_tile(tiny):
     short = {"rows": 1, "log2_kr": 0, "log2_kd": 0}
     least = max(1, Array.RMW_DISTANCE)
     assert ctile_formula(config, fields, short) == [24 + 16 * 8 + max(least, 4), 12 + 16 * 4 + least]
+    # two words of 9 taps; with four sub-tiles a row is drained in 8 cycles, of 4 taps it waits for them
+    fields |= {"op": Op.DEPTHWISE, "log2_kr0": 2, "weight_beats0": 50}
+    tile = {"rows": 5, "log2_kr": 2, "log2_kd": 0, "fragments": [(0, 1, n) for n in range(4)]}
+    assert ctile_formula(config, fields, tile) == [5 * 9, 5 * 9]
+    fields |= {"op": Op.POOL, "kh": 2, "kw": 2, "weight_beats0": 0}
+    assert ctile_formula(config, fields, tile) == [5 * 8, 5 * 8 - 4]
 
 
 def test_ablation_and_preemption(tiny, digits):
