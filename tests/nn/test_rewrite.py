@@ -77,20 +77,6 @@ def test_every_tensor_stays_as_it_is(operator, dtype):
             np.testing.assert_array_equal(ours[name], x)
 
 
-def test_average_that_rounds_half_up():
-    for window in ((1, 2), (3, 3), (2, 4), (7, 7)):
-        a = Tensor("a", *window, 64, 0.5, -9)
-        b = Tensor("b", 1, 1, 64, 0.5, -9)
-        pool = Pool("p", a, b, window=window, stride=(1, 1), half_up=True)
-        (layer,) = rewrite(Network("n", a, (pool,), (Exit(b),)), TINY).network.layers
-        assert isinstance(layer, Depthwise) and layer.rounding is Rounding.SINGLE
-        x = np.random.default_rng(SEED).integers(-128, 128, (300, *a.shape)).astype(np.int8)
-        x[:100] = np.clip(x[:100], -3, 3)  # ties are frequent
-        np.testing.assert_array_equal(run_layer(layer, x), run_layer(pool, x))
-    padded = Pool("p", a, Tensor("b", 7, 7, 64, 0.5, -9), window=(3, 3), stride=(1, 1), padding=(1,) * 4, half_up=True)
-    assert rewrite(Network("n", a, (padded,), (), outputs=(padded.output,)), TINY).network.layers == (padded,)
-
-
 @pytest.mark.parametrize("operator", ["pool", "max_pool", "mean", "depthwise"])
 def test_windows_larger_than_the_banks_are_cut_into_blocks_of_channels(operator):
     rng, cut = np.random.default_rng(SEED), 0
