@@ -58,25 +58,6 @@ def test_every_tensor_stays_as_it_is(operator, dtype):
             np.testing.assert_array_equal(ours[name], x)
 
 
-@pytest.mark.parametrize("operator", ["depthwise", "pool", "concat"])
-@pytest.mark.parametrize("dtype", ["int8", "uint8"])
-def test_every_tensor_stays_as_it_is(operator, dtype):
-    rng = np.random.default_rng(SEED)
-    for _ in range(60):
-        random = RandomNet(rng, dtype)
-        out = getattr(random, operator)(random.input(random.image_shape()))
-        network = parse_network(random.net.to_bytes([out]), "n")
-        images = rng.integers(-128, 128, (3, *network.input.shape)).astype(np.int8)
-        config = get_config(str(rng.choice(list(CONFIGS))))
-        ours, wanted = values_of(network, config, images), run(network, images)
-        rewritten = rewrite(network, config).network
-        assert not any(isinstance(layer, Concat) for layer in rewritten.layers)
-        assert all(layer.depth_multiplier == 1 for layer in rewritten.layers if isinstance(layer, Depthwise))
-        assert sum(layer.macs for layer in rewritten.layers) >= network.macs()
-        for name, x in wanted.items():
-            np.testing.assert_array_equal(ours[name], x)
-
-
 @pytest.mark.parametrize("operator", ["pool", "max_pool", "mean", "depthwise"])
 def test_windows_larger_than_the_banks_are_cut_into_blocks_of_channels(operator):
     rng, cut = np.random.default_rng(SEED), 0
