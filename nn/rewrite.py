@@ -1,14 +1,16 @@
 """Layers that are no operation of their own become some that are; every tensor of the network stays as it is.
 
 A Depthwise with a multiplier becomes a dense Conv or, if the input has more channels than a word, a Conv that repeats
-every channel and a Depthwise without multiplier. A Concat becomes nothing: its parts are written to their places
-inside the joined tensor; copies only where that cannot be.
+every channel and a Depthwise without multiplier; one of more taps than the vector path holds becomes a dense Conv. A
+Concat becomes nothing: its parts are written to their places inside the joined tensor; copies only where that cannot
+be.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from fluidnpu.hw.tile import VECTOR_TAPS
 
 from .layers import Concat, Conv, Depthwise, Layer, Pool, Tensor
 from .rescale import IDENTITY
@@ -60,8 +62,8 @@ def rewrite(network, config) -> Rewritten:
     """``network`` as Rewritten for ``config``."""
     layers: list[Layer] = []
     for layer in network.layers:
-        if isinstance(layer, Depthwise) and layer.depth_multiplier > 1:
-            layers += _multiplied(layer, config.lanes)
+        if isinstance(layer, Depthwise) and (layer.depth_multiplier > 1 or _taps(layer) > VECTOR_TAPS):
+            layers += _dense(layer) if _taps(layer) > VECTOR_TAPS else _multiplied(layer, config.lanes)
         else:
             layers.append(layer)
     inside: dict[str, tuple[str, int]] = {}
@@ -72,16 +74,27 @@ def rewrite(network, config) -> Rewritten:
     return Rewritten(replace(network, layers=tuple(joined)), inside)
 
 
+def _taps(layer: Depthwise) -> int:
+    """Weights of a channel as the vector path keeps them."""
+    return layer.kernel[0] * layer.kernel[1] << (layer.weights.dtype != np.int8)
+
+
+def _dense(layer: Depthwise) -> list[Layer]:
+    """A Depthwise as a Conv of all channels, filled up with zeros."""
+    channels, outputs = layer.input.channels, layer.output.channels
+    weights = np.zeros((*layer.weights.shape, channels), layer.weights.dtype)
+    weights[np.arange(outputs), :, :, np.arange(outputs) // layer.depth_multiplier] = layer.weights
+    shared = {name: getattr(layer, name) for name in _WINDOW}
+    return [Conv(layer.name, layer.input, layer.output, weights=weights, useful=layer.macs, **shared)]
+
+
 def _multiplied(layer: Depthwise, lanes: int) -> list[Layer]:
     """A Depthwise whose channels have several outputs, by layers of one output each."""
     channels, outputs = layer.input.channels, layer.output.channels
-    source = np.arange(outputs) // layer.depth_multiplier  # input channel of each output
-    if channels <= lanes:  # dense: a tap is one word anyway
-        weights = np.zeros((*layer.weights.shape, channels), layer.weights.dtype)
-        weights[np.arange(outputs), :, :, source] = layer.weights
-        shared = {name: getattr(layer, name) for name in _WINDOW}
-        return [Conv(layer.name, layer.input, layer.output, weights=weights, useful=layer.macs, **shared)]
+    if channels <= lanes:  # a tap is one word anyway
+        return _dense(layer)
     repeated = replace(layer.input, name=f"{layer.output.name}#repeated", channels=outputs)
+    source = np.arange(outputs) // layer.depth_multiplier  # input channel of each output
     copy = _selection(f"{layer.name}.repeat", layer.input, repeated, np.arange(outputs), source)
     return [copy, replace(layer, input=repeated)]
 

@@ -58,6 +58,20 @@ def test_every_tensor_stays_as_it_is(operator, dtype):
             np.testing.assert_array_equal(ours[name], x)
 
 
+def test_more_taps_than_the_vector_path_holds():
+    for dtype, size in ((np.int8, 12), (np.int16, 8)):
+        x, y = Tensor("x", size, size, 20, 0.5, 0), Tensor("y", 1, 1, 20, 0.5, 0)
+        weights = np.arange(20 * size * size).reshape(20, size, size) % 200 - (72 if dtype == np.int8 else 0)
+        n = np.ones(20, np.int32)
+        layer = Depthwise(
+            "d", x, y, stride=(1, 1), weights=weights.astype(dtype), bias=n, multiplier=n << 30, shift=n - 14
+        )
+        (conv,) = rewrite(Network("n", x, (layer,), (), outputs=(y,)), TINY).network.layers
+        assert isinstance(conv, Conv) and conv.macs == layer.macs
+        image = np.random.default_rng(SEED).integers(-128, 128, (3, *x.shape)).astype(np.int8)
+        np.testing.assert_array_equal(run_layer(conv, image), run_layer(layer, image))
+
+
 @pytest.mark.parametrize("operator", ["pool", "max_pool", "mean", "depthwise"])
 def test_windows_larger_than_the_banks_are_cut_into_blocks_of_channels(operator):
     rng, cut = np.random.default_rng(SEED), 0
