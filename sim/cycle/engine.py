@@ -15,7 +15,7 @@ __all__ = ["DEALING", "DECIDE", "REVOKE", "sees_nothing_new", "step_engine"]
     DECIDE, COMMAND, WRITE_DONE, WRITE_RETIRE, DRAINED, JUMP, SCAN, SCANNING, EXIT_START, EXIT_RESULT, RELEASE, REVOKE,
     UNDO, LOAD, DEAL, DEALING,
 ) = range(16)  # fmt: skip
-AT_EXIT, AT_JUMP = int(Op.EXIT), int(Op.JUMP)
+CONV, POOL, AT_EXIT, AT_JUMP = (int(op) for op in (Op.CONV, Op.POOL, Op.EXIT, Op.JUMP))
 EV_DONE, EV_JUMP, EV_EXIT_START, EV_REVOKE, EV_DRAINED, EV_DEAL, EV_START, EV_RETIRE = (
     int(EngineEvent[name]) for name in "DONE JUMP EXIT_START REVOKE DRAINED DEAL START RETIRE".split()
 )
@@ -161,6 +161,8 @@ def start_tile(m, desc):
         layer.residual,
     )
     m.t_pixel_beats[context], m.t_line_beats[context] = layer.out_pixel_beats, layer.out_line_beats
+    m.t_vector[context], m.t_pool[context] = layer.op != CONV, layer.op == POOL
+    m.t_words[context] = layer.words[m.d_variant]
     m.t_seg_w[context], m.t_out_w[context] = layer.seg_w, layer.out_w
     m.t_offset[context], m.t_lines[context] = layer.out_offset, layer.lines
     for s in range(m.slots):

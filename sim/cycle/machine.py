@@ -2,7 +2,7 @@
 
 from fluidnpu.hw import isa
 
-from .array import array_levels, half_free, job_taken, post_ready, step_array, step_post
+from .array import array_levels, half_free, step_array
 from .bus import arbitrate, step_memory, step_readers
 from .cache import know_descriptor, step_cache
 from .dealer import DONE as DEALT
@@ -10,6 +10,7 @@ from .engine import DEALING, DECIDE, REVOKE, sees_nothing_new, step_engine
 from .exits import COMPUTE, step_exit
 from .flow import flow_cycles, flow_on
 from .loader import loader_row, step_stripes
+from .post import job_taken, permit, post_ready, step_post, take_operands
 from .residual import residual_row, step_residual
 from .state import DESCRIPTOR, LAYER, MACHINE, NEVER, SECOND, compiled
 from .weights import loader_levels, step_loader, step_streamer
@@ -34,8 +35,10 @@ def levels(m, layer, second):
     m.i_revoke = m.e_state == REVOKE
     m.i_announce = m.e_state == DEALING and m.d_state == DEALT
     loader_levels(m, layer)
+    m.i_permit = permit(m)
     array_levels(m)
     m.i_job = job_taken(m)
+    m.i_res_taken = take_operands(m)
     room = m.e_outstanding < m.trackers and post_ready(m) and write_ready(m)
     residual_row(m, layer, second)
     loaded = m.l_loaded and m.i_res_loaded

@@ -61,7 +61,7 @@ _FIELDS = (
     # configuration
     ((), """
     t steps next flow trouble pes lanes max_stack slots bus_bytes post_lanes in_flight
-    burst_beats page_beats programs trackers contexts update wpb exits
+    burst_beats page_beats programs trackers contexts update operand wpb exits
     read_latency write_latency beats_per_256 burst_overhead
     """
     # memory
@@ -74,16 +74,20 @@ _FIELDS = (
     ws_running ws_waiting ws_wait_addr ws_wait_beats ws_handed ws_dropping ws_ahead_bursts ws_write ws_read ws_mark
     ws_end ws_ahead_written ws_ahead_fetched ws_running_left ws_ahead_left ws_front_ahead ws_space ws_ahead_kept
     ws_valid
-    wl_ahead wl_left wl_beat wl_full wl_par_beats wl_par_bank wl_par_ends wl_par_ends_bank
+    wl_ahead wl_left wl_beat wl_full wl_tap wl_block wl_has_bank wl_banks_used
+    wl_par_beats wl_par_bank wl_par_ends wl_par_ends_bank
     """
     # array
     """
-    a_running a_ended a_context a_half a_vector a_kr a_kd a_rows a_taps a_words a_left a_ctile a_step a_steps a_bank
+    a_running a_ended a_context a_half a_vector a_pool a_drain a_period a_late_end a_row_end a_row_drain
+    a_kr a_kd a_rows a_taps a_words a_left a_ctile a_step a_steps a_bank
     a_in_step a_t0 a_end a_turn
     """
     # epilogue
     """
-    p_state p_held p_waiting p_arriving p_beginning p_context p_end p_half p_opened p_chunk_byte p_channels
+    p_state p_held p_offered p_next_half p_next_res_half p_word p_place p_beat p_add_now v_busy v_context
+    v_head v_count v_place v_beat v_drained_at
+    p_waiting p_arriving p_beginning p_context p_end p_half p_opened p_chunk_byte p_channels
     p_residual p_res_half p_add_until
     p_cols p_job_last p_job_bank p_chunk_ends p_out_head p_out_count p_free_pulse p_free_half p_chunks p_chunk_head
     """
@@ -122,8 +126,8 @@ _FIELDS = (
     # what the blocks tell one another in a cycle
     """
     i_beat i_last i_request_last i_tag i_revoke i_announce i_start i_set_ready i_par_left i_begin i_issue
-    i_step_ends i_tile_ends i_start_ready i_needs_set i_needs_bank
-    i_new_set i_takes_set i_takes_par i_set_ends i_par_ends i_wl_ready i_job
+    i_step_ends i_tile_ends i_start_ready i_needs_set i_needs_bank i_permit i_set_done
+    i_takes_set i_takes_par i_set_ends i_par_ends i_wl_ready i_job
     i_taken_beats i_inside i_there i_waiting i_event_pop i_last_step i_last_ctile i_chunk i_write_tile
     i_res_loaded i_res_there i_res_waiting i_res_free i_res_taken
     i_context i_half i_blocked i_fetching i_fetch_pc i_found i_found_entry i_moved
@@ -137,13 +141,15 @@ _FIELDS = (
     ((CLIENTS, 2), "q_addr q_n q_tag"),
     ((CLIENTS, 64), "rec_last rec_tag"),
     ((RING,), "reads_client reads_beats reads_ready w_ready"),
+    ((16,), "v_end_at v_end_last"),
     ((64,), "p_out_at p_out_half p_out_last"),
     ((128,), "resp_slot resp_context resp_done resp_pc resp_line resp_retire send_beats send_half send_end"),
     ((PROGRAMS,), "program_base program_ops"),
     ((SLOTS,), "order priority pending_priority pc line row seg done_pc done_line op entry arena_base arena_bytes "
     "exit_mask tiles tag res_exit res_top res_spread res_stamp chosen"),
     ((SLOTS + 1,), "k_tag k_op"),
-    ((CONTEXTS,), "t_fragments t_pc t_kr t_kd t_members t_channels t_chunk t_residual t_pixel_beats t_seg_w t_out_w "
+    ((CONTEXTS,), "t_fragments t_pc t_kr t_kd t_members t_vector t_pool t_words "
+    "t_channels t_chunk t_residual t_pixel_beats t_seg_w t_out_w "
     "t_offset t_line_beats t_lines"),
     ((STACK,), "sub_rows sub_lines"),
     ((CONTEXTS, STACK), "t_sub_rows"),
@@ -182,7 +188,8 @@ def new_machine(config, memory):
     m.in_flight, m.wpb = config.reads_in_flight, config.words_per_beat
     m.page_beats = 4096 // config.bus_bytes
     stacking = exact_log2(config.max_stack)
-    m.update = AddressGenerator.LATENCY + (2 if config.max_stack > 2 else 1) + ProcessingElement.LATENCY + stacking
+    m.operand = AddressGenerator.LATENCY + (2 if config.max_stack > 2 else 1)
+    m.update = m.operand + ProcessingElement.LATENCY + stacking
     for name in "read_latency write_latency beats_per_256 burst_overhead".split():
         m[name] = getattr(memory, name)
     m.r_credit = m.w_credit = 256
@@ -194,7 +201,7 @@ def new_machine(config, memory):
     m.c_unreserved = config.completion_entries
     m.a_drain_at[:] = NEVER
     m.p_drained_at[:] = NEVER
-    m.a_read_end[:] = m.n_read_at[:] = -NEVER
+    m.a_read_end[:] = m.n_read_at[:] = m.v_drained_at = -NEVER
     return machine
 
 

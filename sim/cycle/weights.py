@@ -1,84 +1,129 @@
 """Weight streamer (hw/load/weight_streamer.py) and weight loader (hw/array/weight_loader.py)."""
 
+from fluidnpu.hw.isa import Op
 from fluidnpu.hw.tile import PARAMETER_BYTES
 
-from .bus import WEIGHT, form_bursts, step_reader
+from .bus import WEIGHT, form_bursts, step_reader, wake
 from .state import compiled
 
 __all__ = ["beats_to_end", "loader_levels", "step_loader", "step_streamer"]
 
 BYTES = PARAMETER_BYTES
+CONV, POOL = int(Op.CONV), int(Op.POOL)
 
 
 @compiled
-def last_beat(m, layer):
-    """Number of the last beat of the set that is being loaded."""
+def load_geometry(m, layer):
+    """Of what is being loaded: vector, log2 kd, beats of a set, sets of a block (kh * kw, twice)."""
     if m.wl_ahead:
-        channels, kd = layer.out_channels, layer.log2_kd[m.d_variant]
-        cols = m.pes >> (layer.log2_kr[m.d_variant] + kd)
+        v = m.d_variant
+        vector, kd = layer.op != CONV, layer.log2_kd[v]
+        channels, cols = layer.out_channels, m.pes >> (layer.log2_kr[v] + kd)
+        taps = layer.kh * layer.kw << layer.twice
     else:
-        channels, kd = m.wl_left, m.a_kd
-        cols = m.pes >> (m.a_kr + kd)
-    return ((min(channels, cols) << kd) - 1) // m.wpb
+        vector, kd, channels, cols, taps = m.a_vector != 0, m.a_kd, m.wl_left, m.pes >> (m.a_kr + m.a_kd), m.a_taps
+    words = (1 if vector else min(channels, cols)) << kd
+    return vector, kd, (words - 1) // m.wpb + 1, taps
+
+
+@compiled
+def block_beats(m, kd):
+    """Parameter beats of a block."""
+    return (m.lanes * BYTES // m.bus_bytes) << kd
 
 
 @compiled
 def beats_to_end(m, layer):
     """Beats that the loader takes before the last one of its set or of its parameters."""
-    return m.wl_par_beats - 1 if m.wl_par_beats else last_beat(m, layer) - m.wl_beat
+    if m.wl_par_beats:
+        return m.wl_par_beats - 1
+    _, kd, beats, _ = load_geometry(m, layer)
+    if m.wl_block:
+        return block_beats(m, kd) - 1 - m.wl_beat if m.wl_has_bank else 0
+    return beats - 1 - m.wl_beat
 
 
 @compiled
 def loader_levels(m, layer):
     """What the loader does with the beat at the FIFO's output in this cycle."""
     passing = m.wl_par_beats != 0
-    ahead_open = not m.wl_ahead or (m.e_announced and not m.i_revoke)
-    m.i_wl_ready = passing or (not m.wl_full and ahead_open)
+    may_load = not m.wl_full and (not m.wl_ahead or (m.e_announced and not m.i_revoke))
+    room = not m.wl_block or m.wl_has_bank or m.wl_banks_used < 2
+    m.i_wl_ready = passing or (may_load and room)
     m.i_takes_par = m.ws_valid and passing
     m.i_takes_set = m.ws_valid and m.i_wl_ready and not passing
-    m.i_set_ends = m.i_takes_set and m.wl_beat == last_beat(m, layer)
+    m.i_set_ends = m.i_set_done = 0
+    if m.i_takes_set:
+        vector, kd, beats, _ = load_geometry(m, layer)
+        if m.wl_block:
+            m.i_set_done = m.wl_beat == block_beats(m, kd) - 1
+        else:
+            m.i_set_ends = m.wl_beat == beats - 1
+            m.i_set_done = m.i_set_ends and not vector
     m.i_par_ends = m.i_takes_par and m.wl_par_beats == 1
-    m.i_set_ready = m.wl_full or m.i_set_ends
+    m.i_set_ready = m.wl_full or m.i_set_done
     m.i_par_left = passing and not m.i_par_ends
 
 
 @compiled
+def take_set_beat(m, layer):
+    """A beat of a set, or of a block's parameters, is taken."""
+    m.wl_beat += 1
+    if m.wl_block:
+        m.wl_banks_used += 1 - m.wl_has_bank
+        m.wl_has_bank = 1
+        if m.i_set_done:
+            m.wl_beat = m.wl_block = 0
+            m.wl_full = 1
+    elif m.i_set_ends:
+        vector, _, _, taps = load_geometry(m, layer)
+        m.wl_beat = 0
+        if vector:
+            m.wl_tap += 1
+            if m.wl_tap == taps:
+                m.wl_tap, m.wl_block = 0, 1
+        else:
+            m.wl_full = 1
+
+
+@compiled
 def step_loader(m, layer):
-    """Registers of the weight loader; after the controller decided (i_begin, i_new_set), before its registers."""
+    """Registers of the weight loader; after the controller decided (i_begin), before its registers."""
     if m.wl_par_ends:
         m.a_missing[m.wl_par_ends_bank] = 0
     if m.i_takes_set:
-        m.wl_beat += 1
-    if m.i_set_ends:
-        m.wl_beat = 0
-        m.wl_full = 1
+        take_set_beat(m, layer)
     if m.i_takes_par:
         m.wl_par_beats -= 1
+    if m.v_drained_at == m.t:
+        m.wl_banks_used -= 1
+        m.next = m.t + 1
+    elif m.v_drained_at > m.t:
+        wake(m, m.v_drained_at)
     if m.i_revoke and m.wl_ahead:
-        m.wl_beat = 0
-        m.wl_full = 0
-    if m.i_set_ends or m.i_par_ends or m.wl_par_ends or m.i_revoke:
+        m.wl_banks_used -= m.wl_has_bank
+        m.wl_beat = m.wl_full = m.wl_tap = m.wl_block = m.wl_has_bank = 0
+    if m.i_set_ends or m.i_set_done or m.i_par_ends or m.wl_par_ends or m.i_revoke:
         m.next = m.t + 1
     elif m.i_takes_set or m.i_takes_par:
         m.flow = 1
     m.wl_par_ends = m.i_par_ends
     m.wl_par_ends_bank = m.wl_par_bank
     if m.i_start:
-        m.wl_ahead = 0
+        m.wl_ahead = layer.op == POOL
         m.wl_left = layer.out_channels
-    if m.i_begin and m.i_new_set:
-        m.wl_full = 0
+    if m.i_begin and not m.a_pool:
+        m.wl_full = m.wl_has_bank = 0
         cols = m.pes >> (m.a_kr + m.a_kd)
         used = min(m.wl_left, cols)
-        last_set = m.a_step + (m.a_taps if m.a_vector else 1) >= m.a_steps
         if not m.a_vector and m.a_step == 0:
             m.wl_par_beats = (used * BYTES + m.bus_bytes - 1) // m.bus_bytes
             m.wl_par_bank = m.a_bank
             m.a_missing[m.a_bank] = 1
-        if last_set:
-            if m.wl_left <= cols:
-                m.wl_ahead = 1
+        if m.i_last_step:
             m.wl_left -= cols
+            if m.i_last_ctile:
+                m.wl_ahead = 1
 
 
 @compiled
