@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fluidnpu.hw.config import get_config
+from fluidnpu.hw.isa import Op
 from fluidnpu.nn.tflite_reader import read_network
 from fluidnpu.sim.npu_build import npu_build
 from networks import compiled
@@ -23,13 +24,8 @@ def real(*parts):
     return Path(os.environ["FLUIDNPU_REAL"], *parts)
 
 
-@pytest.mark.parametrize("name, count, most", [("tiny", 2, 2), ("gemmini16", 2, 8), ("edge", 8, 200)])
-def test_resnet8(name, count, most, times):
-    """The MLPerf Tiny image classifier, residual additions in three layers; with FLUIDNPU_LONG ``most`` images."""
-    config, build = get_config(name), npu_build(get_config(name))
-    network = read_network(real("models", "resnet8_int8.tflite"))
-    images = np.load(real("images", "cifar10_ic01_200.npz"))["x"][: most if times > 1 else count]
-    images = (images.astype(np.int16) - 128).astype(np.int8)
+def play(config, build, network, images):
+    """Run the images in portions, every byte checked; yields (Compiled, Story, outcome)."""
     for first in range(0, len(images), PER_RUN):
         rng = np.random.default_rng(first)
         case = compiled(network, config, rng, images[first : first + PER_RUN], reuse_arena=first > 0)
@@ -38,5 +34,29 @@ def test_resnet8(name, count, most, times):
         played = scenario(config, [case], first, samples=samples, weights={}, memory_bytes=room)
         ((story, outcome),) = run_checked(config, build, [([case], played)])
         assert {a.tag - 1 for a in outcome["admissions"]} == set(range(len(case.images)))
+        yield case, story, outcome
+
+
+@pytest.mark.parametrize("name, count, most", [("tiny", 2, 2), ("gemmini16", 2, 8), ("edge", 8, 200)])
+def test_resnet8(name, count, most, times):
+    """The MLPerf Tiny image classifier, residual additions in three layers; with FLUIDNPU_LONG ``most`` images."""
+    config, build = get_config(name), npu_build(get_config(name))
+    network = read_network(real("models", "resnet8_int8.tflite"))
+    images = np.load(real("images", "cifar10_ic01_200.npz"))["x"][: most if times > 1 else count]
+    images = (images.astype(np.int16) - 128).astype(np.int8)
+    for _, story, outcome in play(config, build, network, images):
         added = [tile for tile in story.tiles if story.descriptor(tile)["residual"]]
         assert len({tile.pc for tile in added}) == 3 and outcome["counters"]["residual_beats"] > 0
+
+
+@pytest.mark.parametrize("name, count, most", [("tiny", 2, 2), ("gemmini16", 2, 8), ("edge", 4, 50)])
+def test_dscnn(name, count, most, times):
+    """MLPerf Tiny keyword spotting: depthwise convolutions, random inputs; tiny pools blocks of channels."""
+    config, build = get_config(name), npu_build(get_config(name))
+    network = read_network(real("models", "kws_dscnn_int8.tflite"))
+    rng = np.random.default_rng(50)
+    images = rng.integers(-128, 128, (most if times > 1 else count, *network.input.shape)).astype(np.int8)
+    for case, story, _ in play(config, build, network, images):
+        depthwise = {tile.pc for tile in story.tiles if story.descriptor(tile)["op"] == Op.DEPTHWISE}
+        assert len(depthwise) == 4
+        assert any("block" in op.name for op in case.program.ops) == (name == "tiny")
