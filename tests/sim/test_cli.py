@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from fluidnpu.hw import isa
 from fluidnpu.nn.program import Program
 from fluidnpu.nn.tflite_reader import read_network
 from fluidnpu.sim import cli
@@ -43,6 +44,7 @@ def test_help(command, capsys):
         (["sim", "--memory", "slow"], "unknown memory 'slow'; there are ideal, limited"),
         (["sim", "-t", "0.8", "-t", "0.8", "-t", "0", "-t", "0"], "4 thresholds for 3 exits; give one, 2 or 3"),
         (["sim", "--bogus"], "No such option: --bogus"),
+        (["sim", "--rounding", "exact"], "unknown rounding 'exact'; there are litert, micro"),
         (["compile", "no.tflite"], "network no.tflite: No such file or directory"),
         (["compile", __file__], "not a .tflite file"),
         (["report", "--out", "nowhere"], "nowhere/records.pickle is not there"),
@@ -65,6 +67,11 @@ def test_failures_have_exit_code_1(capsys, monkeypatch):
     assert "request 3: class 4" in capsys.readouterr().err
 
 
+def descriptors_of(program):
+    words = np.frombuffer(program.region, "<u4", len(program.ops) * isa.DESCRIPTOR_WORDS)
+    return [isa.decode(isa.DESCRIPTOR_FIELDS, w) for w in words.reshape(len(program.ops), -1)]
+
+
 def test_compile(tmp_path, capsys):
     path = tmp_path / "digits.fnp"
     assert call("compile", NETWORK, "--config", "tiny", "--out", path) == 0
@@ -72,6 +79,10 @@ def test_compile(tmp_path, capsys):
     text = capsys.readouterr().out
     assert all(op.name in text for op in program.ops)
     assert program.config_name == "tiny" and len({e.limit for e in program.exits}) == 1
+    single = {d["single_rounding"] for d in descriptors_of(program)}
+    assert call("compile", NETWORK, "--config", "tiny", "--out", path, "--rounding", "micro") == 0
+    double = {d["single_rounding"] for d in descriptors_of(Program.load(path))}
+    assert (single, double) == ({0, 1}, {0})  # FULLY_CONNECTED rounds once, or twice
 
 
 def test_verilog(tmp_path, capsys):
