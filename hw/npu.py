@@ -70,6 +70,7 @@ class Npu(wiring.Component):
         connect(m, engine=engine.post, epilogue=post.tile)
         connect(m, engine=engine.write, writer=writer.tile)
         connect(m, epilogue=post.chunk, writer=writer.chunk)
+        m.d.comb += writer.staged.eq(post.staged)
         connect(m, writer=writer.event, engine=engine.write_event)
         m.d.comb += [
             array.permit_valid.eq(post.permit_valid),

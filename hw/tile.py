@@ -52,7 +52,7 @@ class Layouts:
         self.fragment_index = ceil_log2(c.fragments)
         self.vector_columns = c.max_stack * max(c.lanes, c.post_lanes)  # of a block's parameters
 
-        # A run of lines of one slot in one sub-tile. row, seg: of its first line. last: the slot's last in the tile.
+        # A run of lines of one slot in one sub-tile. row, seg: of its first line.
         self.fragment = data.StructLayout(
             {
                 "slot": self.slot,
@@ -61,7 +61,6 @@ class Layouts:
                 "row": DIMENSION_BITS,
                 "seg": 8,
                 "lines": self.line_count,
-                "last": 1,
             }
         )
         # One line of a sub-tile as the address generators see it. base: word address of the tap (0, 0) of pixel 0,
@@ -142,8 +141,8 @@ class Layouts:
         )
         # A c-tile whose sums are complete in accumulator bank ``bank``.
         self.drain_job = data.StructLayout({"bank": 1, "last": 1})
-        # A chunk that is complete in staging half ``half``.
-        self.chunk = data.StructLayout({"half": 1, "last": 1})
+        # A chunk in staging half ``half``, complete or (counted by ``staged``) on its way.
+        self.chunk = data.StructLayout({"half": 1, "last": 1, "complete": 1})
         # Bank write: a beat into every bank of ``banks``; line write: an entry into every line table of ``banks``.
         self.fill = data.StructLayout(
             {"half": 1, "banks": c.max_stack, "address": self.bank_address, "data": 8 * c.bus_bytes}

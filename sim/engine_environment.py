@@ -298,8 +298,9 @@ class World:
         self.after(busy, setattr, self, "array_free", True)
         self.last_write = max(self.last_write, self.now + busy)
         for s in self.rng.sample(tile.members, len(tile.members)):
-            self.last_write += self.delay()
-            self.after(self.last_write - self.now, self.written, s, tile)
+            for number in range(sum(f.lines for f in tile.fragments if f.slot == s)):
+                self.last_write += self.delay() if number == 0 else self.rng.randint(0, 2)
+                self.after(self.last_write - self.now, self.written, s, tile, number)
         self.after(self.last_write - self.now, self.model.tile_drained, tile.number)
 
     def check_overtaking(self, tile):
@@ -312,11 +313,11 @@ class World:
         for s in tile.end:
             self.overtaken.pop(s, None)
 
-    def written(self, s, tile):
+    def written(self, s, tile, number):
         if self.rng.random() < self.errors:
             self.model.memory_error(Code.WRITE, [s])
-        self.model.write_done(s)
-        self.oracle.wrote(s, tile)
+        self.model.write_line(s)
+        self.oracle.wrote(s, tile, number)
 
     # --- invariants of the state ---
 

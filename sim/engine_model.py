@@ -99,14 +99,26 @@ class EngineModel(EngineState):
 
     # --- memory -----------------------------------------------------------------------------------------------
 
-    def write_done(self, s):
-        """The last write response of slot ``s`` in its oldest unfinished tile; returns the new done position."""
+    def write_line(self, s):
+        """The last write response of slot ``s``'s next line in its oldest unfinished tile; returns the new done
+        position."""
         entry = next((e for e in self.started if e[1]), None)  # one AXI ID, tile order: responses cannot overtake
         self._check(entry is not None and s in entry[1], f"no write of slot {s} is next in tile order")
         tile, waiting = entry
-        waiting.discard(s)
-        self.slots[s].done = tile.end[s]
-        return tile.end[s]
+        pc, line = max(self.slots[s].done, tile.before[s])
+        program, index = divmod(pc, 1 << PC_INDEX_BITS)
+        done = (pc, line + 1) if line + 1 < self.programs[program][index].lines else (pc + 1, 0)
+        if done == tile.end[s]:
+            waiting.discard(s)
+        self.slots[s].done = done
+        return done
+
+    def write_done(self, s):
+        """Every write response of slot ``s`` in its oldest unfinished tile; returns the new done position."""
+        tile = next((tile for tile, waiting in self.started if s in waiting), None)
+        while self.write_line(s) != tile.end[s]:
+            pass
+        return self.slots[s].done
 
     def tile_drained(self, number=None):
         """Every write response of the oldest started tile arrived: its tracker entry is free. Returns the Tile."""

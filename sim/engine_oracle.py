@@ -190,13 +190,13 @@ class Oracle:
             if sample.line == self.op(sample.pc).lines:
                 sample.pc, sample.line = sample.pc + 1, 0
 
-    def wrote(self, slot, tile):
-        """The lines of ``slot`` in this tile are in memory."""
-        lines = {(tile.pc, f.first + i) for f in tile.fragments if f.slot == slot for i in range(f.lines)}
+    def wrote(self, slot, tile, number):
+        """Line ``number`` (0, 1, ..) of those that ``slot`` has in this tile is in memory."""
+        line = [(tile.pc, f.first + i) for f in tile.fragments if f.slot == slot for i in range(f.lines)][number]
         sample = self.samples[slot]
-        require(lines <= sample.outstanding, f"slot {slot}: lines written twice: {lines - sample.outstanding}")
-        sample.outstanding -= lines
-        sample.written |= lines
+        require(line in sample.outstanding, f"slot {slot}: line {line} is written, but not outstanding")
+        sample.outstanding.remove(line)
+        sample.written.add(line)
 
     def at_exit(self, slot):
         """The sample decides: every line that it computed is in memory, the logits are complete."""

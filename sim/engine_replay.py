@@ -66,7 +66,7 @@ class EngineReplay:
             self.completions.append(completion)
 
     def _done(self, slot, pc, line, data, data2, cycle):
-        self._equal("done position", (pc, line), self.model.write_done(slot))
+        self._equal("done position", (pc, line), self.model.write_line(slot))
 
     def _failed(self, slot, pc, line, data, data2, cycle):
         self.model.memory_error(data, [slot])

@@ -140,7 +140,7 @@ class Dealer(wiring.Component):
             ),
         ]
 
-        # A fragment is written when the next one begins or the tile ends: only then is its slot's last one known.
+        # A fragment is written when the next one begins or the tile ends: only then are its lines known.
         held = Signal(lay.fragment)
         holding = Signal()
 
@@ -272,7 +272,7 @@ class Dealer(wiring.Component):
                     m.next = "Take"
 
             with m.State("Flush"):
-                m.d.comb += [self.fragment_valid.eq(holding), self.fragment.last.eq(1)]
+                m.d.comb += self.fragment_valid.eq(holding)
                 m.d.sync += [holding.eq(0), self.fragments.eq(self.fragments + holding)]
                 m.next = "Done"
 
@@ -284,7 +284,7 @@ class Dealer(wiring.Component):
     def _take_line(self, m, fresh, held, holding, slot, sub, line, row, seg, used, stripe, cost, got, width, last_seg):
         """One line goes to sub-tile ``sub``; a fresh one opens a fragment and writes the held one."""
         with m.If(fresh):
-            m.d.comb += [self.fragment_valid.eq(holding), self.fragment.last.eq(held.slot != slot)]
+            m.d.comb += self.fragment_valid.eq(holding)
             m.d.sync += [
                 self.fragments.eq(self.fragments + holding),
                 holding.eq(1),

@@ -35,14 +35,17 @@ class OutputWriter(Component):
     lies outside of its slot's arena is not sent; it answers as if it were, in order, with Code.ADDRESS. Bytes behind
     the last real channel have their strobes off. At most ``outstanding`` bursts wait for their responses.
 
-    Timing: a chunk that is offered in cycle n (its first fragment computed: FragmentRuns) has its first AW in cycle
-    n + AW_LATENCY and its first beat in cycle n + W_LATENCY. From there on a beat per cycle and a burst per cycle
-    if the memory takes them and a fragment has FragmentRuns.FRAGMENT_CYCLES beats or bursts. AW is never behind its W
-    by more than the memory makes it; neither waits for the other. The event of a response comes one cycle after it.
+    A chunk may be offered before it is complete: a burst is sent when all its beats are staged.
+
+    Timing: a complete chunk that is offered in cycle n (its first fragment computed: FragmentRuns) has its first AW in
+    cycle n + AW_LATENCY and its first beat in cycle n + W_LATENCY. From there on a beat per cycle and a burst per
+    cycle if the memory takes them and a fragment has FragmentRuns.FRAGMENT_CYCLES beats or bursts. AW is never behind
+    its W by more than the memory makes it; neither waits for the other. The event of a response comes one cycle after
+    it.
 
     Events, in the order of the responses, only where there is something to say: ``error`` with Code.WRITE (error
-    response) or Code.ADDRESS; ``done`` with the last response of a slot's last fragment in the tile's last chunk:
-    the slot's position is (pc, line), (pc + 1, 0) if the layer is complete; ``retire`` with the tile's last response.
+    response) or Code.ADDRESS; ``done`` with the last response of a line in the tile's last chunk: the slot's position
+    is (pc, line + 1), (pc + 1, 0) if the layer is complete; ``retire`` with the tile's last response.
     B waits only while EVENTS events are not taken.
 
     Parameters: config.
@@ -52,6 +55,8 @@ class OutputWriter(Component):
     tile : stream of write_tile, given when the tile starts; at most ``trackers`` wait
     fragment_context, fragment_index, fragment : combinational read port; a tile's fragments are 0..fragments - 1
     arena_base, arena_bytes : bytes, per slot
+    staged : beats of the staging buffer that are complete from the next cycle on, in the order of the chunks, without
+        those of chunks that are offered complete
     chunk : stream of chunk; chunk_free, chunk_free_half : pulse: its last beat is read
     stage_read, stage_data : read port of the staging buffer, data one cycle after the address
     bus : channels AW, W, B, manager
@@ -77,6 +82,7 @@ class OutputWriter(Component):
                 "fragment": In(layouts.fragment),
                 "arena_base": In(32).array(config.slots),
                 "arena_bytes": In(32).array(config.slots),
+                "staged": In(8),
                 "chunk": In(stream.Signature(layouts.chunk)),
                 "chunk_free": Out(1),
                 "chunk_free_half": Out(1),
@@ -118,6 +124,10 @@ class OutputWriter(Component):
         # A burst on trial; what passes goes to AW. Every queue is as deep as that of the responses: its room is room
         candidate, on_trial = Signal(write_burst_layout(c)), Signal()
         address, inside, judged = Signal(BEAT_ADDRESS_BITS + bus_bits), Signal(), Signal()
+        staged = Signal(range(2 * c.stage_beats + 1))  # complete beats that no burst has taken
+        complete = Signal()
+        m.d.comb += complete.eq(candidate.staged | (staged >= candidate.beats))
+        m.d.sync += staged.eq(staged + self.staged - Mux(judged & ~candidate.staged, candidate.beats, 0))
         response = data.StructLayout(
             {"sent": 1}
             | {name: write_burst_layout(c)[name].shape for name in ("slot", "context", "done", "pc", "line", "retire")}
@@ -132,7 +142,7 @@ class OutputWriter(Component):
             check.arena.eq(1),
             check.owner.eq(candidate.slot),
             inside.eq(check.inside & ~address[32:].any()),
-            judged.eq(on_trial & responses.i.ready),
+            judged.eq(on_trial & responses.i.ready & complete),
             splitter.bursts.ready.eq(~on_trial | judged),
             addresses.i.valid.eq(judged & inside),
             addresses.i.payload.addr.eq(address),
@@ -144,7 +154,7 @@ class OutputWriter(Component):
             sender.burst.payload.chunk_end.eq(candidate.chunk_end),
             sender.burst.payload.jump.eq(candidate.jump),
             sender.burst.payload.stage.eq(candidate.stage),
-            responses.i.valid.eq(on_trial),
+            responses.i.valid.eq(on_trial & complete),
             responses.i.payload.sent.eq(inside),
         ]
         m.d.comb += [

@@ -15,23 +15,27 @@ BEAT_ADDRESS_BITS = 36  # holds base + offset + row * line beats + pixel * pixel
 
 
 def _common_fields(config, layouts):
-    """What the writer must know of a fragment's beats, and when its last burst is answered."""
+    """What the writer must know of a fragment's beats, and when a line's (done) or its last burst is answered."""
     return {
         "slot": layouts.slot,
         "context": layouts.context,
-        "pc": 16,  # done: position of the slot after the fragment
+        "pc": 16,  # done: position of the slot after the line
         "line": 16,
         "done": 1,
         "retire": 1,
         "half": 1,
         "chunk_end": 1,
+        "staged": 1,  # the chunk was complete when it was offered
         "jump": 1,  # the first beat lies at ``stage`` in the staging half, else behind the one before
         "stage": ceil_log2(config.stage_beats),
     }
 
 
 def runs_layout(config):
-    """A fragment's part of a chunk: ``lines`` lines of ``runs`` runs of ``run_beats`` beats; addresses in beats."""
+    """A fragment's part of a chunk: ``lines`` lines of ``runs`` runs of ``run_beats`` beats; addresses in beats.
+
+    pc, line: position of the slot behind the first line; complete: the last line is the layer's last one.
+    """
     layouts = Layouts(config)
     return data.StructLayout(
         {
@@ -41,13 +45,15 @@ def runs_layout(config):
             "lines": layouts.line_count,
             "runs": layouts.row_count,
             "run_beats": layouts.row_count + 8,
+            "complete": 1,
         }
         | _common_fields(config, layouts)
     )
 
 
 def write_burst_layout(config):
-    """One burst, not yet checked. done, retire, chunk_end: of the last one of a fragment only; jump: of the first."""
+    """One burst, not yet checked. done: of the last one of a line; retire, chunk_end: of a fragment; jump: of the first
+    one."""
     layouts = Layouts(config)
     return data.StructLayout(
         {"address": BEAT_ADDRESS_BITS, "beats": bits_for(config.burst_beats)} | _common_fields(config, layouts)
@@ -165,8 +171,9 @@ class FragmentRuns(Component):
                     out.run_beats.eq(Mux(whole, pixels, 1) * self.used),
                     out.slot.eq(fragment.slot),
                     out.context.eq(tile.context),
-                    out.pc.eq(tile.pc + complete),
-                    out.line.eq(Mux(complete, 0, after)),
+                    out.pc.eq(tile.pc),
+                    out.line.eq(fragment.line + 1),
+                    out.complete.eq(complete),
                     out.jump.eq(fragment.sub_tile != sub_tile),
                     out.stage.eq(sub_tile_beats(c, fragment.sub_tile, tile.log2_kr)),
                 ]
@@ -188,9 +195,10 @@ class FragmentRuns(Component):
                     m.next = "Fetch"
         m.d.comb += [
             self.runs.payload.eq(out),
-            self.runs.payload.done.eq(fragment.last & chunk.last),
+            self.runs.payload.done.eq(chunk.last),
             self.runs.payload.retire.eq(last_index & chunk.last),
             self.runs.payload.half.eq(chunk.half),
+            self.runs.payload.staged.eq(chunk.complete),
             self.runs.payload.chunk_end.eq(last_index),
         ]
         return m
@@ -240,12 +248,13 @@ class BurstSplitter(Component):
             out.beats.eq(Mux(run_ends, left, allowed)),
             out.slot.eq(runs.slot),
             out.context.eq(runs.context),
-            out.pc.eq(runs.pc),
-            out.line.eq(runs.line),
+            out.pc.eq(runs.pc + (runs.complete & ends)),
+            out.line.eq(Mux(runs.complete & ends, 0, runs.line)),
             out.half.eq(runs.half),
-            out.done.eq(runs.done & ends),
+            out.done.eq(runs.done & line_ends),
             out.retire.eq(runs.retire & ends),
             out.chunk_end.eq(runs.chunk_end & ends),
+            out.staged.eq(runs.staged),
             out.jump.eq(runs.jump),
             out.stage.eq(runs.stage),
             moves.eq(busy & self.bursts.ready),
@@ -270,6 +279,7 @@ class BurstSplitter(Component):
                     runs.address.eq(next_line),
                     runs_left.eq(runs.runs),
                     runs.lines.eq(runs.lines - 1),
+                    runs.line.eq(runs.line + 1),
                 ]
             with m.If(ends):
                 m.d.sync += busy.eq(0)

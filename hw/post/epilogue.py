@@ -13,14 +13,18 @@ __all__ = ["Epilogue", "destination_layout"]
 
 
 def destination_layout(config):
-    """Where a request's values go. chunk_end, tile_end: they are the last ones of their chunk, of the tile.
+    """Where a request's values go.
 
-    write: they belong to a row (of vector rows a shorter sub-tile has none); residual: they are left operands; the
-    right ones lie at the same place of half ``residual_half`` of their buffer.
+    row_end: with them a pixel's part of the chunk, ``beats`` beats, is complete; chunk_begin: the chunk's first one;
+    tile_ends: the chunk is the tile's last one; chunk_end, tile_end: they are the last values of the chunk, the tile.
+    vector: of a vector tile, whose chunk begins when it is complete: its sub-tiles' rows come side by side;
+    write: they belong to a row (of vector rows a shorter sub-tile has none);
+    residual: they are left operands; the right ones lie at the same place of half ``residual_half`` of their buffer.
     """
     return data.StructLayout(
         {
             "valid": 1,
+            "vector": 1,
             "write": 1,
             "half": 1,
             "address": ceil_log2(config.stage_beats),
@@ -28,7 +32,11 @@ def destination_layout(config):
             "log2_width": range(exact_log2(config.post_lanes) + 1),
             "residual": 1,
             "residual_half": 1,
+            "row_end": 1,
+            "beats": 8,
+            "chunk_begin": 1,
             "chunk_end": 1,
+            "tile_ends": 1,
             "tile_end": 1,
         }
     )
@@ -194,7 +202,10 @@ class Epilogue(Component):
                 destination.address.eq(vector.address),
                 destination.offset.eq(vector.offset),
                 destination.log2_width.eq(min(lane_bits, exact_log2(c.lanes))),
+                destination.vector.eq(1),
+                destination.chunk_begin.eq(vector.chunk_ends),
                 destination.chunk_end.eq(vector.chunk_ends),
+                destination.tile_ends.eq(vector.tile_ends),
                 destination.tile_end.eq(vector.tile_ends),
             ]
         with m.Else():
@@ -210,7 +221,11 @@ class Epilogue(Component):
                 destination.address.eq(stage_row + byte[bus_bits:]),
                 destination.offset.eq(byte[:bus_bits]),
                 destination.log2_width.eq(Mux(log2_cols < lane_bits, log2_cols, lane_bits)),
+                destination.row_end.eq(row_ends & chunk_ends),
+                destination.beats.eq(used),
+                destination.chunk_begin.eq(row_ends & chunk_ends & (stage_row == 0)),
                 destination.chunk_end.eq(job_ends & chunk_ends),
+                destination.tile_ends.eq(job.last),
                 destination.tile_end.eq(job_ends & job.last),
             ]
         m.d.comb += [

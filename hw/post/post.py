@@ -22,9 +22,10 @@ class Post(Component):
     A tile is held from its arrival until its last value is staged; jobs belong to the tiles in their order, and the
     job with ``last`` ends its tile. ``post_lanes`` values per cycle; order, gaps and ``drained`` as in Epilogue. The
     values requested in cycle n are written to the staging buffer in cycle n + latency (with a residual addition, which
-    comes behind the requantisation: n + residual_latency); a chunk that they complete is offered one cycle later. Flow
-    control: streams at the edges, a rigid pipeline between them; a chunk is begun only in a free half and with its
-    second operands there, so nothing in the pipeline ever waits.
+    comes behind the requantisation: n + residual_latency), in which ``staged`` counts the beats that are complete with
+    them, in the order of the chunks and of their beats. A chunk is offered from the cycle behind its first complete
+    beats on. Flow control: streams at the edges, a rigid pipeline between them; a chunk is begun only in a free half
+    and with its second operands there, so nothing in the pipeline ever waits.
 
     The array must not write parameters into a bank before that bank is drained.
 
@@ -39,6 +40,8 @@ class Post(Component):
     acc_request, acc_request_valid; acc_values, acc_taps : accumulators, acc_latency cycles later
     parameter_write, parameter_write_valid : always taken
     stage_read, stage_data : read port of the staging buffer, data one cycle after the address
+    staged : beats of the offered and coming chunks that are complete from the next cycle on; those of vector tiles are
+        offered complete and not counted
     chunk : stream of chunk; chunk_free, chunk_free_half : pulse: its half is read
     residual_write, residual_write_valid : second operands into their buffer
     residual_full, residual_taken, residual_taken_half : see Epilogue
@@ -69,6 +72,7 @@ class Post(Component):
                 "parameter_write_valid": In(1),
                 "stage_read": In(stage_read_layout(config)),
                 "stage_data": Out(8 * config.bus_bytes),
+                "staged": Out(8),
                 "chunk": Out(stream.Signature(layouts.chunk)),
                 "chunk_free": In(1),
                 "chunk_free_half": In(1),
@@ -223,9 +227,11 @@ class Post(Component):
             staging.log2_width.eq(destination.log2_width),
             staging.values.eq(Mux(added, addition.out.as_value(), requantizer.out.as_value())),
             ends.eq(destination.valid & destination.tile_end),
-            chunks.i.valid.eq(destination.valid & destination.chunk_end),
+            chunks.i.valid.eq(destination.valid & destination.chunk_begin),
             chunks.i.payload.half.eq(destination.half),
-            chunks.i.payload.last.eq(destination.tile_end),
+            chunks.i.payload.last.eq(destination.tile_ends),
+            chunks.i.payload.complete.eq(destination.vector),
+            self.staged.eq(Mux(destination.valid & destination.row_end, destination.beats, 0)),
             self.idle.eq((held == 0) & ~chunks.o.valid),
         ]
         connect(m, chunks.o, flipped(self.chunk))

@@ -23,7 +23,7 @@ def test_at_every_tile_boundary(tiny, times):
             draw_program(rng, config, images=1, exits=2),
             draw_program(rng, config, images=1, exits=1, layers=1),
         ]
-        if sum(op.lines for op in programs[0].operations() if hasattr(op, "lines")) >= 20:
+        if sum(op.lines for op in programs[0].operations() if hasattr(op, "lines")) >= 60:
             break
     victims, others = (samples_of([c], 1, rng, exits=0xFFFF)[0] for c in programs)
 

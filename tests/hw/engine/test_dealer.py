@@ -127,9 +127,8 @@ def expected(case):
     subtiles = deal_subtiles(layer, variant, variant.kr, cursors)
     flat = [(r, f) for r, subtile in enumerate(subtiles) for f in subtile]
     fragments, issued = [], {}
-    for i, (r, f) in enumerate(flat):
-        last = all(other.slot != f.slot for _, other in flat[i + 1 :])
-        fragments.append((f.slot, r, f.first, f.first // layer.nseg, f.first % layer.nseg, f.lines, last))
+    for r, f in flat:
+        fragments.append((f.slot, r, f.first, f.first // layer.nseg, f.first % layer.nseg, f.lines))
         issued[f.slot] = f.first + f.lines
 
     def width(line):
@@ -190,7 +189,7 @@ async def deal(ctx, dealer):
         )[2:]  # fmt: skip
         if valid:
             assert index == len(fragments)
-            fragments.append((f.slot, f.sub_tile, f.line, f.row, f.seg, f.lines, bool(f.last)))
+            fragments.append((f.slot, f.sub_tile, f.line, f.row, f.seg, f.lines))
         if moves:
             assert slot not in issued, f"slot {slot} is issued twice"
             issued[slot] = (line, row, seg, complete)

@@ -113,9 +113,7 @@ def _attempt(rng, config, fixed):
                 break
             n = rng.randint(1, min(room, more + 1))
             slot = rng.randrange(config.slots)
-            tile.fragments.append(
-                {"slot": slot, "sub_tile": r, "line": line, "row": row, "seg": seg, "lines": n, "last": 0}
-            )
+            tile.fragments.append({"slot": slot, "sub_tile": r, "line": line, "row": row, "seg": seg, "lines": n})
             used += d["kh"] + (n - 1) * min(d["sy"], d["kh"])
             lines += n
     return tile if tile.fragments else None

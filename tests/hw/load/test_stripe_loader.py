@@ -266,7 +266,7 @@ def test_no_bubbles():
     tile = Tile(layer, 2, 0, 0, 0)
     for n in range(8):
         part = {"row": 1 + 2 * (n % 3), "line": 1 + 2 * (n % 3), "lines": 2}
-        tile.fragments.append({"slot": n % 4, "sub_tile": n // 2, "seg": 0, "last": 0, **part})
+        tile.fragments.append({"slot": n % 4, "sub_tile": n // 2, "seg": 0, **part})
 
     async def drive(ctx):
         for slot in range(config.slots):

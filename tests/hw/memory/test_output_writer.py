@@ -26,7 +26,6 @@ class Fragment:
     slot: int
     line: int
     lines: int
-    last: bool = True
     sub_tile: int = 0
 
 
@@ -77,7 +76,8 @@ class Expected:
     memory: dict = field(default_factory=dict)  # byte address -> value
     events: list = field(default_factory=list)
     stage: list = field(default_factory=list)  # per chunk: beats in stage order
-    tokens: list = field(default_factory=list)
+    places: list = field(default_factory=list)  # per chunk: those that are sent, in order
+    tokens: list = field(default_factory=list)  # per chunk: half, last, beats of a pixel
 
 
 def model(config, tiles, arenas, bad, rng):
@@ -87,7 +87,7 @@ def model(config, tiles, arenas, bad, rng):
     for index, tile in enumerate(tiles):
         chunks = list(tile.chunks(config))
         for number, (first, used) in enumerate(chunks):
-            stage, sub_tile, sent = [], 0, 0
+            stage, sub_tile, places = [], 0, []
             last_chunk = number == len(chunks) - 1
             for f, fragment in enumerate(tile.fragments):
                 base, size = arenas[fragment.slot]
@@ -97,7 +97,7 @@ def model(config, tiles, arenas, bad, rng):
                     start = sub_tile * config.stage_beats >> tile.log2_kr
                     assert start >= len(stage)
                     stage += [rng.randbytes(bus) for _ in range(start - len(stage))]
-                for row, columns in tile.pixels(fragment):
+                for line, (row, columns) in enumerate(tile.pixels(fragment), fragment.line + 1):
                     start = [
                         base + tile.out_offset + bus * (row * tile.line_beats + x * tile.pixel_beats) for x in columns
                     ]
@@ -107,14 +107,14 @@ def model(config, tiles, arenas, bad, rng):
                     for addr, beats in runs:
                         while beats:
                             n = min(beats, config.burst_beats, (PAGE - addr % PAGE) // bus)
-                            bursts.append((addr, n))
+                            bursts.append((addr, n, line))
                             addr, beats = addr + n * bus, beats - n
-                for i, (addr, n) in enumerate(bursts):
+                for i, (addr, n, line) in enumerate(bursts):
                     inside = base <= addr and addr + n * bus <= base + size
                     for beat in range(n):
                         raw = rng.randbytes(bus)
-                        place = sent % used
-                        sent += 1
+                        place = len(places) % used
+                        places.append(len(stage))
                         stage.append(raw)
                         real = tile.channels - (first + place) * bus
                         for b in range(min(bus, real) if inside else 0):
@@ -124,16 +124,16 @@ def model(config, tiles, arenas, bad, rng):
                         if len(out.bursts) in bad:
                             code = Code.WRITE
                         out.bursts.append((addr, n))
-                    ends = last_chunk and i == len(bursts) - 1
-                    done = ends and fragment.last
-                    retire = ends and f == len(tile.fragments) - 1
+                    ends = i == len(bursts) - 1
+                    done = last_chunk and (ends or bursts[i + 1][2] != line)
+                    retire = last_chunk and ends and f == len(tile.fragments) - 1
                     if code or done or retire:
-                        after = fragment.line + fragment.lines
-                        position = (tile.pc + 1, 0) if after == tile.lines else (tile.pc, after)
+                        position = (tile.pc + 1, 0) if ends and line == tile.lines else (tile.pc, line)
                         context = index % config.contexts
                         out.events.append((fragment.slot, context, done, *position, retire, code != 0, int(code)))
             out.stage.append(stage)
-            out.tokens.append((len(out.tokens) % 2, last_chunk))
+            out.places.append(places)
+            out.tokens.append((len(out.tokens) % 2, last_chunk, used))
     return out
 
 
@@ -196,7 +196,6 @@ class Bench:
                     "row": f.line // tile.nseg,
                     "seg": f.line % tile.nseg,
                     "lines": f.lines,
-                    "last": f.last,
                     "sub_tile": f.sub_tile,
                 }
                 table = self.harness.table.data[context * self.harness.per_context + i]
@@ -222,19 +221,35 @@ class Bench:
             ctx.set(dut.tile.valid, 0)
 
     async def chunks(self, ctx):
-        """Fill a half when it is free, then say so."""
+        """Fill a half when it is free: before it is offered, or (``rate`` below 1) pixel by pixel behind the first."""
         dut = self.dut
         for _ in range(12):
             await ctx.tick()
-        for (half, last), stage in zip(self.expected.tokens, self.expected.stage, strict=True):
+        expected = self.expected
+        for (half, last, used), stage, places in zip(expected.tokens, expected.stage, expected.places, strict=True):
             while not self.free[half] or not self.go():
                 await ctx.tick()
             self.free[half] = False
-            self.halves[half] = stage
-            ctx.set(dut.chunk.payload, {"half": half, "last": last})
-            ctx.set(dut.chunk.valid, 1)
-            self.chunk_cycles.append(self.cycle)
-            await ctx.tick().until(dut.chunk.ready)
+            complete = self.rate < 1 and self.rng.random() < 0.3
+            self.halves[half] = stage.copy() if complete else [b"\xee" * self.config.bus_bytes] * len(stage)
+            staged = len(places) if complete else 0
+            offered = taken = False
+            while not taken or staged < len(places):
+                grown = 0
+                if staged < len(places) and (not staged or self.go()):
+                    grown = min(255, len(places) - staged) if self.rate == 1 else used
+                ctx.set(dut.staged, grown)
+                if not offered and staged and (self.rate < 1 or staged == len(places)):
+                    offered = True
+                    ctx.set(dut.chunk.payload, {"half": half, "last": last, "complete": complete})
+                    self.chunk_cycles.append(self.cycle)
+                ctx.set(dut.chunk.valid, offered and not taken)
+                _, _, ready = await ctx.tick().sample(dut.chunk.ready & dut.chunk.valid)
+                taken |= bool(ready)
+                for place in places[staged : staged + grown]:
+                    self.halves[half][place] = stage[place]
+                staged += grown
+            ctx.set(dut.staged, 0)
             ctx.set(dut.chunk.valid, 0)
 
     async def staging(self, ctx):
@@ -350,15 +365,15 @@ CASES = {
     "pixel by pixel": lambda: [Tile([Fragment(2, 0, 2), Fragment(0, 3, 1)], channels=40, chunk_beats=2)],
     "beat by beat": lambda: [Tile([Fragment(2, 0, 2)], channels=21, chunk_beats=1)],
     "fragments of one slot": lambda: [
-        Tile([Fragment(0, 2, 2, last=False), Fragment(0, 4, 1), Fragment(3, 19, 1), Fragment(1, 0, 1)])
+        Tile([Fragment(0, 2, 2), Fragment(0, 4, 1), Fragment(3, 19, 1), Fragment(1, 0, 1)])
     ],
     "segments": lambda: [
-        Tile([Fragment(0, line, 1, last=line == 5) for line in range(3, 6)], out_w=20, seg_w=8, nseg=3, channels=16),
+        Tile([Fragment(0, line, 1) for line in range(3, 6)], out_w=20, seg_w=8, nseg=3, channels=16),
         Tile([Fragment(1, 5, 1), Fragment(0, 11, 1)], out_w=20, seg_w=8, nseg=3, channels=24, chunk_beats=1, lines=12),
     ],
     "sub-tiles": lambda: [
-        Tile([Fragment(0, 0, 2, sub_tile=0), Fragment(1, 0, 1, False, 1), Fragment(1, 1, 2, sub_tile=3)], log2_kr=2),
-        Tile([Fragment(0, 4, 1, False), Fragment(0, 5, 1, sub_tile=1)], log2_kr=1, channels=24, chunk_beats=2),
+        Tile([Fragment(0, 0, 2, sub_tile=0), Fragment(1, 0, 1, 1), Fragment(1, 1, 2, sub_tile=3)], log2_kr=2),
+        Tile([Fragment(0, 4, 1), Fragment(0, 5, 1, sub_tile=1)], log2_kr=1, channels=24, chunk_beats=2),
         Tile([Fragment(0, 6, 1)]),
     ],
     "long lines": lambda: [Tile([Fragment(1, 2, 2)], out_w=32, channels=32)],
@@ -420,10 +435,8 @@ def test_random(name, seed):
         fragments = []
         for slot in slots:
             line = rng.randrange(10)
-            for part in range(rng.randrange(1, 3)):
+            for _ in range(rng.randrange(1, 3)):
                 lines = 1 if nseg > 1 else rng.randrange(1, 4)
-                if part:
-                    fragments[-1].last = False
                 fragments.append(Fragment(slot, line, lines))
                 line += lines
         channels = rng.randrange(1, 4 * config.bus_bytes)

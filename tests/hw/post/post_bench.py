@@ -24,6 +24,7 @@ class Bench:
         self.taken = []  # cycle at which a job was taken
         self.jobs = []  # (tile, first channel, channels)
         self.chunks = []
+        self.staged, self.read_beats = [0], 0  # beats that were complete before each cycle; such beats that were read
         self.blocks = [(tile, n) for tile in tiles if tile.vector for n in range(tile.words)]
         self.permitted, self.parametered, self.block_drains = [], 0, 0  # cycles; blocks that had parameters
         self.row_cycles = []  # of every row's pulse
@@ -205,7 +206,8 @@ class Bench:
         expected = deque(self.expected_requests())
         answers = deque([None] * (ACC_LATENCY - 1))
         while True:
-            _, _, valid, request, drained, bank, block_drained, taken = await ctx.tick().sample(
+            _, _, staged, valid, request, drained, bank, block_drained, taken = await ctx.tick().sample(
+                dut.staged,
                 dut.acc_request_valid,
                 dut.acc_request,
                 dut.drained,
@@ -213,6 +215,7 @@ class Bench:
                 dut.block_drained,
                 dut.job.valid & dut.job.ready,
             )
+            self.staged.append(self.staged[-1] + staged)
             if taken:
                 self.taken.append(self.cycle)
             answer = None
@@ -246,12 +249,15 @@ class Bench:
                 self.chunks.append(self.cycle - 1)
                 for _ in range(self.reading_cycles):
                     await ctx.tick()
-                assert chunk.half == number % 2
+                assert chunk.half == number % 2 and chunk.complete == bool(tile.vector)
                 assert chunk.last == (bus * (first_beat + used) >= tile.out_channels)
                 for r, row, pixel in pixels:
                     place = tile.place(self.config, r, row, used)
                     for beat in range(used):
                         expected = pixel[bus * (first_beat + beat) :][:bus]
+                        self.read_beats += not chunk.complete
+                        while self.staged[-1] < self.read_beats:
+                            await ctx.tick()
                         ctx.set(dut.stage_read, {"half": chunk.half, "address": place + beat})
                         await ctx.tick()
                         got = ctx.get(dut.stage_data).to_bytes(bus, "little")
@@ -268,6 +274,7 @@ class Bench:
             assert not ctx.get(dut.chunk.valid)
         assert ctx.get(dut.idle)
         assert len(self.requests) == len(list(self.expected_requests()))
+        assert self.staged[-1] == self.read_beats
         assert [bank for _, bank in self.drains] == [n % 2 for n in range(len(self.jobs))]
 
     def run(self):

@@ -145,7 +145,7 @@ def test_residual_latency():
         tiles = [Tile([6], 4, pool=pool, residual=residual).fill(TINY, rng), Tile([4], 4, pool=pool).fill(TINY, rng)]
         bench = Bench(TINY, tiles, 3, False).run()
         latency = bench.dut.residual_latency if residual else bench.dut.latency
-        assert bench.chunks[0] == bench.taken[0] + 6 + latency + 1
+        assert bench.chunks[0] == bench.taken[0] + 1 + latency + 1
         waits[residual] = bench.taken[1] - bench.taken[0] - 6
     assert waits[False] == Epilogue.JOB_CYCLES + Epilogue.TILE_CYCLES
     assert waits[True] == Addition.LATENCY
@@ -169,7 +169,7 @@ def test_slow_writer():
 
 
 def test_drain_cycles():
-    """Three jobs in a row and another tile: requests, JOB_CYCLES, TILE_CYCLES, drained and the chunk's latency."""
+    """Three jobs in a row and another tile: requests, JOB_CYCLES, TILE_CYCLES, drained; when beats are staged."""
     rng = random.Random(2)
     pool = scale(0.5, -5)
     tiles = [Tile([6, 5], 10, log2_kr=1, pool=pool).fill(TINY, rng), Tile([4], 8, pool=pool).fill(TINY, rng)]
@@ -180,7 +180,9 @@ def test_drain_cycles():
     for n in (1, 2):
         assert taken[n] - taken[n - 1] == counts[n - 1] + Epilogue.JOB_CYCLES
     assert taken[3] - taken[2] == counts[2] + Epilogue.JOB_CYCLES + Epilogue.TILE_CYCLES
-    assert bench.chunks[0] == taken[2] + counts[2] + bench.dut.latency + 1
+    first = taken[2] + 1 + bench.dut.latency  # 10 channels: the third job completes two beats of a pixel per cycle
+    assert bench.chunks[0] == first + 1
+    assert bench.staged[first : first + 12] == [2 * n for n in range(12)]
 
 
 def test_permits():
