@@ -26,14 +26,13 @@ def begin_dealing(m, desc):
 
 
 @compiled
-def write_fragment(m, trace, last):
+def write_fragment(m, trace):
     """The held fragment goes to the list, if there is one."""
     if not m.d_holding:
         return
     context, i = m.e_context, m.e_fragments
     m.f_slot[context, i], m.f_sub[context, i], m.f_line[context, i] = m.d_held_slot, m.d_held_sub, m.d_held_line
     m.f_row[context, i], m.f_seg[context, i], m.f_lines[context, i] = m.d_held_row, m.d_held_seg, m.d_held_lines
-    m.f_last[context, i] = last
     n = m.n_events
     trace[n, 0], trace[n, 1], trace[n, 2], trace[n, 3] = m.t, 0, EV_FRAGMENT, m.d_held_slot
     trace[n, 4], trace[n, 5], trace[n, 6], trace[n, 7] = m.e_leader_pc, m.d_held_line, 0, 0
@@ -62,7 +61,7 @@ def take_line(m, layer, trace, cost):
     if layer.nseg != 1 and last_seg:
         width = layer.out_w - (layer.nseg - 1) * layer.seg_w
     if m.d_fresh:
-        write_fragment(m, trace, m.d_held_slot != m.d_slot)
+        write_fragment(m, trace)
         m.d_holding = 1
         m.d_held_slot, m.d_held_sub, m.d_held_line = m.d_slot, m.d_sub, m.d_line
         m.d_held_row, m.d_held_seg, m.d_held_lines = m.d_row, m.d_seg, 1
@@ -167,7 +166,7 @@ def step_dealer(m, desc, trace):
             m.d_index += 1
             m.d_state = TAKE
     elif state == FLUSH:
-        write_fragment(m, trace, 1)
+        write_fragment(m, trace)
         m.d_holding = 0
         m.d_state = DONE
 

@@ -65,13 +65,21 @@ def open_half(m):
 
 
 @compiled
+def offer_chunk(m, at, tile_ends, complete):
+    """The chunk is offered to the writer behind cycle ``at``."""
+    place = (m.p_out_head + m.p_out_count) & 63
+    m.p_out_at[place], m.p_out_complete[place] = at, complete
+    m.p_out_half[place], m.p_out_last[place] = m.p_half, tile_ends
+    m.p_out_count += 1
+
+
+@compiled
 def end_chunk(m, residual, tile_ends):
     """The last values of a chunk are asked for."""
     t = m.t
-    place = (m.p_out_head + m.p_out_count) & 63
-    m.p_out_at[place] = t + STAGED + (ADDED if residual else 0)
-    m.p_out_half[place], m.p_out_last[place] = m.p_half, tile_ends
-    m.p_out_count += 1
+    if tile_ends:
+        m.p_end_at[(m.p_ends_head + m.p_ends) & 3] = t + STAGED + (ADDED if residual else 0)
+        m.p_ends += 1
     m.p_half = 1 - m.p_half
     if residual:
         m.n_read_at[m.p_res_half] = t + OPERANDS_READ
@@ -106,6 +114,16 @@ def take_job(m):
     m.p_end = m.t + rows * quads
     m.p_chunk_ends = m.p_job_last or m.p_chunk_byte + m.p_cols >= m.t_chunk[context] * m.bus_bytes
     m.p_state = DRAIN
+    if not m.p_chunk_ends:
+        return
+    # The chunk's pixels become complete one by one
+    at = m.t + quads + STAGED + (ADDED if m.p_residual else 0)
+    offer_chunk(m, at, m.p_job_last, 0)
+    place = (m.p_rows_head + m.p_rows_count) & 63
+    m.p_rows_at[place], m.p_rows_step[place], m.p_rows_left[place] = at, quads, rows
+    left = (m.p_channels + m.p_chunk_byte + m.bus_bytes - 1) // m.bus_bytes  # beats from the chunk on
+    m.p_rows_beats[place] = min(left, m.t_chunk[context])
+    m.p_rows_count += 1
 
 
 @compiled
@@ -140,6 +158,7 @@ def end_block(m, last_tile):
         m.p_add_until = m.t + ADDED - 1
     if last_tile or (places_end and m.v_beat >= m.t_chunk[context]):
         m.v_place = m.v_beat = 0
+        offer_chunk(m, m.t + STAGED + (ADDED if m.t_residual[context] else 0), last_tile, 1)
         end_chunk(m, m.t_residual[context], last_tile)
 
 
@@ -177,13 +196,21 @@ def step_post(m):
         if m.p_out_at[place] == t:
             tail = (m.p_chunk_head + m.p_chunks) & 1
             m.chunk_half[tail], m.chunk_last[tail] = m.p_out_half[place], m.p_out_last[place]
+            m.chunk_complete[tail] = m.p_out_complete[place]
             m.p_chunks += 1
-            m.p_held -= m.p_out_last[place]
             m.p_out_head += 1
             m.p_out_count -= 1
             m.next = t + 1
         if m.p_out_count:
             wake(m, m.p_out_at[m.p_out_head & 63])
+    if m.p_ends:
+        if m.p_end_at[m.p_ends_head & 3] == t:
+            m.p_held -= 1
+            m.p_ends_head += 1
+            m.p_ends -= 1
+            m.next = t + 1
+        if m.p_ends:
+            wake(m, m.p_end_at[m.p_ends_head & 3])
     if m.p_free_pulse:
         m.p_free[m.p_free_half] = 1
         m.next = t + 1
@@ -205,7 +232,6 @@ def step_post(m):
     elif m.p_state == WAIT:
         if m.i_job:
             take_job(m)
-            wake(m, m.p_end)
             m.next = t + 1
     elif m.p_state == PERMIT:
         if m.i_begin and m.a_vector:

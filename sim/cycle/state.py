@@ -90,13 +90,15 @@ _FIELDS = (
     p_waiting p_arriving p_beginning p_context p_end p_half p_opened p_chunk_byte p_channels
     p_residual p_res_half p_add_until
     p_cols p_job_last p_job_bank p_chunk_ends p_out_head p_out_count p_free_pulse p_free_half p_chunks p_chunk_head
+    p_ends_head p_ends p_rows_head p_rows_count
     """
     # output writer
     """
     o_tiles o_tile_head o_index o_chunk_first o_offer_at o_state o_busy o_trial s_address s_line_address s_run s_left
-    s_runs_left s_runs s_run_beats s_run_pitch s_line_pitch s_lines s_slot s_context s_pc s_line s_done s_retire
-    s_half s_chunk_end q_beats q_slot q_context q_pc q_line q_done q_retire q_half q_chunk_end
-    o_aw o_resp_head o_resp o_send_head o_send o_beat o_valid1 o_last1 o_ready o_ready_head o_events o_event_head
+    s_runs_left s_runs s_run_beats s_run_pitch s_line_pitch s_lines s_slot s_context s_pc s_line s_complete s_staged
+    s_done s_retire s_half s_chunk_end q_beats q_staged q_slot q_context q_pc q_line q_done q_retire q_half q_chunk_end
+    o_staged o_aw o_resp_head o_resp o_send_head o_send o_beat o_valid1 o_last1 o_ready o_ready_head o_events
+    o_event_head
     """
     # stripe loader
     """
@@ -133,16 +135,16 @@ _FIELDS = (
     i_context i_half i_blocked i_fetching i_fetch_pc i_found i_found_entry i_moved
     """),
     ((2,), "n_free n_full n_read_at"),
-    ((2,), "p_drained_at a_pending a_missing a_drain_at a_drain_last a_read_end p_free chunk_half chunk_last ev_slot "
+    ((2,), "p_drained_at a_pending a_missing a_drain_at a_drain_last a_read_end p_free chunk_half chunk_last chunk_complete ev_slot "
     "ev_context ev_done ev_pc ev_line ev_retire"),
-    ((4,), "x_tag x_tag_program o_tile post_tile"),
+    ((4,), "x_tag x_tag_program o_tile post_tile p_end_at"),
     ((CLIENTS,), "r_rest r_rest_addr r_rest_beats r_rest_tag r_off r_off_beats r_off_last r_off_tag r_records "
     "r_rec_head i_formed i_formed_beats i_request q_count"),
     ((CLIENTS, 2), "q_addr q_n q_tag"),
     ((CLIENTS, 64), "rec_last rec_tag"),
     ((RING,), "reads_client reads_beats reads_ready w_ready"),
     ((16,), "v_end_at v_end_last"),
-    ((64,), "p_out_at p_out_half p_out_last"),
+    ((64,), "p_out_at p_out_half p_out_last p_out_complete p_rows_at p_rows_step p_rows_left p_rows_beats"),
     ((128,), "resp_slot resp_context resp_done resp_pc resp_line resp_retire send_beats send_half send_end"),
     ((PROGRAMS,), "program_base program_ops"),
     ((SLOTS,), "order priority pending_priority pc line row seg done_pc done_line op entry arena_base arena_bytes "
@@ -153,7 +155,7 @@ _FIELDS = (
     "t_offset t_line_beats t_lines"),
     ((STACK,), "sub_rows sub_lines"),
     ((CONTEXTS, STACK), "t_sub_rows"),
-    ((CONTEXTS, FRAGMENTS), "f_slot f_sub f_line f_row f_seg f_lines f_last"),
+    ((CONTEXTS, FRAGMENTS), "f_slot f_sub f_line f_row f_seg f_lines"),
     ((PROGRAMS * EXITS,), "limit limit_set"),
     ((COMMANDS,), "cmd_opcode"),
     ((COMMANDS, isa.COMMAND_WORDS), "cmd_words"),

@@ -45,10 +45,11 @@ def offer_runs(m):
     m.s_runs = m.s_runs_left = 1 if whole else pixels
     m.s_run_beats = m.s_left = (pixels if whole else 1) * used
     m.s_slot, m.s_context = slot, context
-    m.s_pc, m.s_line = m.t_pc[context] + complete, 0 if complete else after
-    m.s_done = m.f_last[context, i] and chunk_last
+    m.s_pc, m.s_line, m.s_complete = m.t_pc[context], m.f_line[context, i] + 1, complete
+    m.s_done = chunk_last
     m.s_retire = last_index and chunk_last
     m.s_half, m.s_chunk_end = m.chunk_half[m.p_chunk_head & 1], last_index
+    m.s_staged = m.chunk_complete[m.p_chunk_head & 1]
     m.o_index += 1
     if last_index:
         m.o_index = 0
@@ -77,8 +78,36 @@ def split_burst(m, allowed, run_ends, line_ends, ends):
         m.s_address = m.s_run = m.s_line_address
         m.s_runs_left = m.s_runs
         m.s_lines -= 1
+        m.s_line += 1
     if ends:
         m.o_busy = 0
+
+
+@compiled
+def count_staged(m):
+    """Beats of complete pixels (p_rows: of the chunks' last jobs) that no burst has taken, as seen in this cycle."""
+    while m.p_rows_count:
+        place = m.p_rows_head & 63
+        if m.p_rows_at[place] >= m.t:
+            break
+        rows = min(m.p_rows_left[place], (m.t - 1 - m.p_rows_at[place]) // m.p_rows_step[place] + 1)
+        m.o_staged += rows * m.p_rows_beats[place]
+        m.p_rows_at[place] += rows * m.p_rows_step[place]
+        m.p_rows_left[place] -= rows
+        if m.p_rows_left[place]:
+            break
+        m.p_rows_head += 1
+        m.p_rows_count -= 1
+
+
+@compiled
+def wait_for_staged(m):
+    """Wake when the burst on trial may be staged."""
+    if m.p_rows_count:
+        place = m.p_rows_head & 63
+        rows = (m.q_beats - m.o_staged + m.p_rows_beats[place] - 1) // m.p_rows_beats[place]
+        rows = min(rows, m.p_rows_left[place])
+        wake(m, m.p_rows_at[place] + (rows - 1) * m.p_rows_step[place] + 1)
 
 
 @compiled
@@ -90,7 +119,10 @@ def step_writer(m):
     if waits and not (m.o_busy or m.o_trial or m.o_resp or m.o_events or m.i_start):
         return 0, 0, 0
     outstanding = 2 * m.in_flight
-    judged = m.o_trial and m.o_resp != outstanding
+    count_staged(m)
+    judged = m.o_trial and m.o_resp != outstanding and (m.q_staged or m.o_staged >= m.q_beats)
+    if judged and not m.q_staged:
+        m.o_staged -= m.q_beats
     bursts_ready = not m.o_trial or judged
     moves = m.o_busy and bursts_ready
 
@@ -160,8 +192,10 @@ def step_writer(m):
         line_ends = run_ends and m.s_runs_left <= 1
         ends = line_ends and m.s_lines <= 1
         m.q_beats = m.s_left if run_ends else allowed
-        m.q_slot, m.q_context, m.q_pc, m.q_line, m.q_half = m.s_slot, m.s_context, m.s_pc, m.s_line, m.s_half
-        m.q_done, m.q_retire, m.q_chunk_end = m.s_done and ends, m.s_retire and ends, m.s_chunk_end and ends
+        complete = m.s_complete and ends
+        m.q_slot, m.q_context, m.q_half, m.q_staged = m.s_slot, m.s_context, m.s_half, m.s_staged
+        m.q_pc, m.q_line = m.s_pc + complete, 0 if complete else m.s_line
+        m.q_done, m.q_retire, m.q_chunk_end = m.s_done and line_ends, m.s_retire and ends, m.s_chunk_end and ends
     runs_ready = not m.o_busy or ends
     offers = m.o_state == OFFER and m.i_chunk and t >= m.o_offer_at and runs_ready
     if moves:
@@ -179,6 +213,8 @@ def step_writer(m):
     if m.i_start:
         m.o_tile[(m.o_tile_head + m.o_tiles) & 3] = m.i_context
         m.o_tiles += 1
+    if m.o_trial and not m.q_staged and m.o_staged < m.q_beats:
+        wait_for_staged(m)
     if moves or judged or aw_taken or w_taken == 2 or b_taken or m.p_free_pulse:
         m.next = t + 1
     elif w_taken or m.o_valid1:
