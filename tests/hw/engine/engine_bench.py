@@ -89,6 +89,7 @@ class EngineBench:
         self.tile = None  # model tile that is announced
         self.decision = None  # (top, spread) that the exit unit has to find
         self.exit_failed = False
+        self.deciding = None  # slot that the exit unit works for
         self.late_errors = set()  # pcs whose descriptor could not be read once
         self.posted = 0
         self.pins = Pins()
@@ -110,7 +111,7 @@ class EngineBench:
         if self.rng.random() >= self.errors:
             return False
         self.exit_failed = True
-        self.inject([self.model.exit_slot], Code.EXIT_READ)
+        self.inject([self.deciding], Code.EXIT_READ)  # it may have failed otherwise meanwhile
         return True
 
     def inject(self, slots, code):
@@ -199,7 +200,7 @@ class EngineBench:
             self.layer_starts.append(None)
         if kind == EngineEvent.EXIT_START:
             self.decision = self.programs.decide(model.slots[slot].arena_base, model.slots[slot].pc)
-            self.exit_failed = False
+            self.exit_failed, self.deciding = False, slot
         if kind == EngineEvent.EXIT_RESULT:
             assert not self.exit_failed, "a decision without its data"
             assert (event.data & 0xFFFF, event.data2) == self.decision, f"slot {slot}, pc {event.pc}"
