@@ -135,8 +135,8 @@ _FIELDS = (
     i_context i_half i_blocked i_fetching i_fetch_pc i_found i_found_entry i_moved
     """),
     ((2,), "n_free n_full n_read_at"),
-    ((2,), "p_drained_at a_pending a_missing a_drain_at a_drain_last a_read_end p_free chunk_half chunk_last chunk_complete "
-    "ev_slot ev_context ev_done ev_pc ev_line ev_retire"),
+    ((2,), "p_drained_at a_pending a_missing a_drain_at a_drain_last a_read_end p_free chunk_half chunk_last "
+    "chunk_complete ev_slot ev_context ev_done ev_pc ev_line ev_retire"),
     ((4,), "x_tag x_tag_program o_tile post_tile p_end_at"),
     ((CLIENTS,), "r_rest r_rest_addr r_rest_beats r_rest_tag r_off r_off_beats r_off_last r_off_tag r_records "
     "r_rec_head i_formed i_formed_beats i_request q_count"),
