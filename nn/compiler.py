@@ -137,18 +137,11 @@ def _fold(network, config, options):
     def cost(choice):
         layers = [x for x in choice[0].layers if x.input.name == choice[0].input.name]
         try:
-            return sum(_best_cycles(layer, config) for layer in layers)
+            return sum(mapping.group_cycles(config, geometry_of(layer, config), 1 << 30) for layer in layers)
         except mapping.MappingError:
             return float("inf")
 
     return min(choices.values(), key=cost)
-
-
-def _best_cycles(layer, config):
-    geometry = geometry_of(layer, config)
-    variants, selection = mapping.choose_variants(config, geometry, 1 << 30)
-    table = [variants[v] for v in selection]
-    return sum(mapping.layer_cycles(config, geometry, table, n) / n for n in range(1, config.slots + 1))
 
 
 def _layer(step, config, places, region, longest, nseg_of):

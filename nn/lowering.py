@@ -106,19 +106,14 @@ def lower(network, config, longest):
 
 
 def _split(layer, addition, config, longest, head):
-    """Steps of one layer: as many as it takes to keep tiles short, each a whole number of staging chunks."""
+    """Steps of one layer: as many as it takes to keep tiles short."""
     if isinstance(layer, (Joined, View)):
         return []
     layer = _seen_as_image(layer, config)
     op = {Conv: isa.Op.CONV, Depthwise: isa.Op.DEPTHWISE}.get(type(layer), isa.Op.POOL)
     channels = layer.output.channels
     geometry = geometry_of(layer, config, addition)
-    unit = max(config.pes, mapping.chunk_beats(config, geometry) * config.bus_bytes)
-    parts = 1
-    if op == isa.Op.CONV:
-        while parts * unit < channels and _shortest(config, geometry, ceil(channels / unit / parts) * unit) > longest:
-            parts += 1
-    size = ceil(ceil(channels / unit) / parts) * unit
+    size = _part(config, geometry, longest) if op == isa.Op.CONV else channels
     bounds = [(low, min(low + size, channels)) for low in range(0, channels, size)]
     return [
         Step(op, layer.name if len(bounds) == 1 else f"{layer.name}.{k}", layer, addition, bound, head=head)
@@ -140,10 +135,31 @@ def _seen_as_image(layer, config):
     return replace(layer, input=image, weights=weights.reshape(-1, 1, pixels, deep), useful=layer.macs)
 
 
-def _shortest(config, geometry, channels):
-    """Cycles of the shortest sensible tile: one line, unstacked."""
-    part = replace(geometry, out_channels=min(channels, geometry.out_channels))
-    return mapping.tile_cycles(config, part, mapping.Variant(0, 0, 1), 1, 1)
+def _part(config, geometry, longest):
+    """Output channels of each part of a CONV layer.
+
+    The largest part of whole staging chunks whose tiles are short enough; or a half or a quarter of it, where longer
+    tiles of fewer channels leave the read bus more time.
+    """
+    channels = geometry.out_channels
+    unit = max(config.pes, mapping.chunk_beats(config, geometry) * config.bus_bytes)
+    units = ceil(channels / unit)
+
+    def shortest(count):
+        """Cycles of the shortest sensible tile of ``count`` parts: one line, unstacked."""
+        smaller = replace(geometry, out_channels=min(ceil(units / count) * unit, channels))
+        return mapping.tile_cycles(config, smaller, mapping.Variant(0, 0, 1), 1, 1)
+
+    def cost(size):
+        sizes = [min(size, channels - low) for low in range(0, channels, size)]
+        return sum(mapping.group_cycles(config, replace(geometry, out_channels=n), longest) for n in sizes)
+
+    fewest = next((n for n in range(1, units + 1) if shortest(n) <= longest), units)
+    largest = min(ceil(units / fewest) * unit, channels)
+    if mapping.unlimited(config, replace(geometry, out_channels=largest), longest):
+        return largest
+    step = max(config.pes, config.bus_bytes)
+    return min(dict.fromkeys([largest, *(ceil(largest / n / step) * step for n in (2, 4))]), key=cost)
 
 
 def fold_options(network):

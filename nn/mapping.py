@@ -18,9 +18,11 @@ __all__ = [
     "check_fits",
     "choose_variants",
     "chunk_limit",
+    "group_cycles",
     "longest_load",
     "longest_tile",
     "tile_cycles",
+    "unlimited",
 ]
 
 MAX_PIXEL_WORDS = 1023  # of an input pixel
@@ -187,8 +189,9 @@ def tile_cycles(config, geometry, variant, lines, total_lines):
     return full * c_tile(cols) + (c_tile(part) if part else 0)
 
 
+@cache
 def _tile_period(config, geometry, variant, subtiles):
-    """Estimated cycles from one tile's start to the next's. ``subtiles``: lines of each fragment."""
+    """Estimated cycles from one tile's start to the next's. ``subtiles``: lines of each fragment, tuple of tuples."""
     _, seg_w = geometry.segments(config)
     total = sum(map(sum, subtiles))
     stripe = geometry.stripe_pixels(config) * geometry.in_pixel_beats
@@ -201,10 +204,13 @@ def _tile_period(config, geometry, variant, subtiles):
     return max(tile_cycles(config, geometry, variant, max(map(sum, subtiles)), total), reads, written)
 
 
+@cache
 def deal(variant, left):
-    """Lines of each fragment per sub-tile that a tile takes from candidates with ``left`` lines each; changes left."""
+    """(lines of each fragment per sub-tile, lines that are left) of a tile that takes lines of candidates with ``left``
+    lines each; tuples."""
     kr = 1 << variant.log2_kr
     most = min(variant.max_lines, ceil(sum(left) / kr))
+    left = list(left)
     subtiles, at = [], 0
     for _ in range(kr):
         subtile, room = [], most
@@ -216,8 +222,8 @@ def deal(variant, left):
                 subtile.append(taken)
             at += left[at] == 0
         if subtile:
-            subtiles.append(subtile)
-    return subtiles
+            subtiles.append(tuple(subtile))
+    return tuple(subtiles), tuple(sorted((n for n in left if n), reverse=True))  # laggards lead
 
 
 def layer_cycles(config, geometry, table, live):
@@ -225,19 +231,27 @@ def layer_cycles(config, geometry, table, live):
 
     table : variant for 1, 2, ... candidates; a candidate whose lines are all dealt goes on, so the number shrinks.
     """
-    left = [geometry.lines(config)] * live
-    periods, exposed = [], 0
+    left = (geometry.lines(config),) * live
+    periods = []
     while left:
         variant = table[len(left) - 1]
-        subtiles = deal(variant, left)
+        subtiles, left = deal(variant, left)
         periods.append(_tile_period(config, geometry, variant, subtiles))
-        # The next layer waits for the first tile that completes a sample, unless tiles behind it fill the time.
-        rows = sum(map(sum, subtiles)) * geometry.segments(config)[1]
-        columns = min(geometry.out_channels, config.pes >> (variant.log2_kr + variant.log2_kd))
-        drain = 0 if geometry.vector else rows * ceil(columns / min(config.post_lanes, columns))
-        exposed = LATENCY + drain + 3 * rows * geometry.out_pixel_beats // 2  # written, and read again by the next
-        left = sorted((n for n in left if n), reverse=True)  # laggards lead
+    # The next layer waits for the first tile that completes a sample, unless tiles behind it fill the time.
+    rows = sum(map(sum, subtiles)) * geometry.segments(config)[1]
+    columns = min(geometry.out_channels, config.pes >> (variant.log2_kr + variant.log2_kd))
+    drain = rows * ceil(columns / min(config.post_lanes, columns))
+    if geometry.vector:  # short beside its loads, which its last tile follows
+        drain = tile_cycles(config, geometry, variant, max(map(sum, subtiles)), sum(map(sum, subtiles)))
+    exposed = LATENCY + drain + 3 * rows * geometry.out_pixel_beats // 2  # written, and read again by the next
     return sum(periods) + max(0, exposed - sum(periods[1:]))
+
+
+def group_cycles(config, geometry, max_tile_cycles):
+    """Estimated cycles per sample of a layer with the variants chosen for it, summed over all numbers of samples."""
+    variants, selection = choose_variants(config, geometry, max_tile_cycles)
+    table = [variants[v] for v in selection]
+    return sum(layer_cycles(config, geometry, table, n) / n for n in range(1, config.slots + 1))
 
 
 def fits(config, geometry, variant):
@@ -281,6 +295,7 @@ def check_fits(config, geometry):
         raise MappingError(f"{geometry.name} does not fit {config.name}: {broken}")
 
 
+@cache
 def choose_variants(config, geometry, max_tile_cycles):
     """(variants, selection): at most VARIANTS variants, number 0 unstacked, and which one n = 1.. candidates take.
 
@@ -315,7 +330,13 @@ def choose_variants(config, geometry, max_tile_cycles):
             break
         chosen.append(v)
         cost, selection = plan(chosen)
-    return chosen, selection
+    return tuple(chosen), tuple(selection)
+
+
+def unlimited(config, geometry, max_tile_cycles):
+    """No tile of the layer takes longer than ``max_tile_cycles``, whatever the variant."""
+    options = (v for v in _options(config, geometry) if fits(config, geometry, v) is None)
+    return all(longest_tile(config, geometry, v) <= max_tile_cycles for v in options)
 
 
 def _options(config, geometry):

@@ -85,11 +85,9 @@ def test_weight_beats_are_the_length_of_the_stream():
 
 
 def test_dealing():
-    left = [8, 8]
-    assert mapping.deal(Variant(1, 0, 5), left) == [[5], [3, 2]] and left == [0, 6]
-    assert mapping.deal(Variant(1, 0, 5), left) == [[3], [3]] and left == [0, 0]  # ceil(6 / 2) lines each
-    left = [2]
-    assert mapping.deal(Variant(2, 0, 4), left) == [[1], [1]] and left == [0]
+    assert mapping.deal(Variant(1, 0, 5), (8, 8)) == (((5,), (3, 2)), (6,))
+    assert mapping.deal(Variant(1, 0, 5), (6,)) == (((3,), (3,)), ())  # ceil(6 / 2) lines each
+    assert mapping.deal(Variant(2, 0, 4), (2,)) == (((1,), (1,)), ())
 
 
 def test_what_does_not_fit():
