@@ -3,7 +3,9 @@
 import numpy as np
 from fluidnpu.hw.tile import PARAMETER_BYTES
 
-__all__ = ["conv_stream", "depthwise_stream", "split_weights"]
+__all__ = ["MAX_WEIGHT", "conv_stream", "depthwise_stream", "split_weights"]
+
+MAX_WEIGHT = 2 * 127  # that two visits of a word can make up
 
 
 def _beats(raw, bus_bytes):
@@ -17,8 +19,8 @@ def split_weights(weights):
         return weights[None]
     first = np.clip(weights, -128, 127)
     rest = weights - first
-    if rest.max() > 127:
-        raise ValueError(f"a weight of {weights.max()} is no sum of two int8 weights, at most 254")
+    if weights.max() > MAX_WEIGHT:
+        raise ValueError(f"a weight of {weights.max()} is no sum of two int8 weights, at most {MAX_WEIGHT}")
     return np.stack([first, rest]).astype(np.int8)
 
 
