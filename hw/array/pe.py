@@ -20,12 +20,19 @@ def sum_width(lanes):
     return PRODUCT_BITS + exact_log2(lanes)
 
 
-def _add(m, products, out, lend, lent):
-    """Two cycles: two levels of the adder tree, then the others. ``lent`` as in ProcessingElement."""
-    quads = []
-    for i in range(0, len(products), 4):
-        quad = Signal(signed(PRODUCT_BITS + 2), name=f"quad_{i // 4}", reset_less=True)
-        m.d.sync += quad.eq((products[i] + products[i + 1]) + (products[i + 2] + products[i + 3]))
+def _add(m, products, out, lend, lent, attrs=None):
+    """Two cycles: two levels of the adder tree, then the others. ``lent`` as in ProcessingElement.
+
+    attrs : of the signals between the first two levels
+    """
+    quads, pairs = [], []
+    for i in range(0, len(products), 2):
+        pair = Signal(signed(PRODUCT_BITS + 1), name=f"pair_{i // 2}", attrs=attrs)
+        m.d.comb += pair.eq(products[i] + products[i + 1])
+        pairs.append(pair)
+    for i in range(0, len(pairs), 2):
+        quad = Signal(signed(PRODUCT_BITS + 2), name=f"quad_{i // 2}", reset_less=True)
+        m.d.sync += quad.eq(pairs[i] + pairs[i + 1])
         quads.append(quad)
     while len(quads) > 1:
         quads = [a + b for a, b in zip(quads[::2], quads[1::2], strict=True)]
@@ -126,5 +133,7 @@ class LaneElement(Component):
             x, weight = self.x.word_select(i, 8).as_signed(), read.data.word_select(i, 8).as_signed()
             m.d.sync += total.eq(x * weight + Mux(self.keep, total, 0))
         m.d.comb += self.sums.as_value().eq(Cat(sums))
-        _add(m, [total[:PRODUCT_BITS].as_signed() for total in sums], self.out, self.lend, self.lent)
+        # Two-input adders: what synthesis would make of four operands takes half as many LUTs again.
+        products = [total[:PRODUCT_BITS].as_signed() for total in sums]
+        _add(m, products, self.out, self.lend, self.lent, attrs={"keep": 1})
         return m
