@@ -199,6 +199,32 @@ app.command("make-network")(write_network)
 
 
 @app.command()
+def profile(
+    network: Annotated[Path, typer.Argument(help=".tflite file.")],
+    config: Config = "edge",
+    live: Annotated[list[int], typer.Option("--live", "-l", help="Samples at a time. Repeat it for several.")] = (1, 4),
+    memory: Memory = "ideal",
+    read_latency: ReadLatency = 32,
+    unstacked: Unstacked = False,
+):
+    """Cycles, MAC utilisation and causes of every layer, exact to the cycle, from the cycle model."""
+    from fluidnpu.nn.compiler import CompileOptions, compile_network
+
+    from .bench.profile import profile as profile_layers
+    from .bench.profile import profile_table
+    from .study import load_network
+
+    npu = get_config(config)
+    console = _console()
+    with console.status(f"compiling {network.name} for {config}"):
+        program = compile_network(load_network(network), npu, CompileOptions())
+    for count in live:
+        with console.status(f"{count} live"):
+            rows = profile_layers(npu, program, count, memory=_memory(memory, read_latency), unstacked=unstacked)
+        console.print(profile_table(rows, f"{program.name} on {config}, {count} live, {memory} memory"))
+
+
+@app.command()
 def verilog(
     config: Config = "edge",
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder; the files go into OUT/CONFIG.")] = Path("build"),

@@ -1,5 +1,6 @@
 """Figure 1: cycles, MAC utilisation and causes of every layer, for some numbers of samples that run together."""
 
+from functools import partial
 from itertools import pairwise
 from math import ceil
 
@@ -14,7 +15,7 @@ from ..rtl_bench import Transaction
 from ..simulate import run_in_simulator
 from .feeding import prepared
 
-__all__ = ["ctile_formula", "layer_figures", "started_tiles"]
+__all__ = ["START_CYCLE", "ctile_formula", "figures_of", "layer_figures", "started_tiles"]
 
 START_CYCLE = 4000  # every run of a figure commits at this cycle, so that runs repeat one another
 
@@ -87,20 +88,22 @@ def layer_figures(build, config, program, images, counts, *, exits, memory=IDEAL
     images : bytes of input tensors, at least max(counts); exits : mask of enabled exits (0: the trunk alone)
     A layer's cycles run from the last MAC of the layer before to its own last MAC (the first layer's from its first).
     """
-    return {n: _figures_of(build, config, program, images[:n], exits, memory) for n in counts}
+    arguments = {"program": program, "slots": config.slots, "exits": exits, "memory": memory}
+    return {
+        n: figures_of(config, program, n, partial(run_in_simulator, build, run_group, images=images[:n], **arguments))
+        for n in counts
+    }
 
 
-def _figures_of(build, config, program, images, exits, memory):
-    arguments = {"program": program, "slots": config.slots, "images": images, "exits": exits, "memory": memory}
-    first = run_in_simulator(build, run_group, samples=(), **arguments)
-    tiles = started_tiles(first["events"])
+def figures_of(config, program, live, run):
+    """Rows of a group of ``live`` samples. ``run``: called twice, for the same run, with ``samples`` as `run_group`."""
+    tiles = started_tiles(run(samples=())["events"])
     ends = {}
     for tile in tiles:
         ends[tile["pc"]] = tile["last"]
     boundaries = [tiles[0]["first"] - 1, *sorted(ends.values())]
     # The second run is the first one again; the counters are copied at the boundaries.
-    second = run_in_simulator(build, run_group, samples=boundaries, **arguments)
-    at = second["counters"]
+    at = run(samples=boundaries)["counters"]
     mask = (1 << PC_INDEX_BITS) - 1
     rows, before = [], 0
     for pc in sorted(ends, key=ends.get):
@@ -122,8 +125,8 @@ def _figures_of(build, config, program, images, exits, memory):
                 "layer": op.name,
                 "cycles": cycles,
                 "in_tiles": sum(t["last"] - t["first"] + 1 for t in mine),
-                "utilisation": op.macs * len(images) / (cycles * config.peak_macs),
-                "useful_macs": op.macs * len(images),
+                "utilisation": op.macs * live / (cycles * config.peak_macs),
+                "useful_macs": op.macs * live,
                 "tiles": len(mine),
                 "modes": sorted({f"{1 << t['log2_kr']}x{1 << t['log2_kd']}" for t in mine}),
                 "ctiles": total,
