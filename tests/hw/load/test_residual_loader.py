@@ -91,7 +91,7 @@ def random_tile(rng, config, context, **fixed):
         row, seg = rng.randrange(8), rng.randrange(nseg)
         tile.fragments.append(
             {"slot": rng.randrange(config.slots), "sub_tile": sub_tile, "line": row * nseg + seg, "row": row,
-             "seg": seg, "lines": lines, "last": 0}
+             "seg": seg, "lines": lines}
         )  # fmt: skip
     return tile
 
@@ -345,7 +345,7 @@ def test_no_bubbles():
     }
     tile = Tile(layer, 0, 0, 0)
     for n in range(8):
-        part = {"row": 2 * (n % 3), "line": 2 * (n % 3), "lines": 2, "sub_tile": 0, "seg": 0, "last": 0}
+        part = {"row": 2 * (n % 3), "line": 2 * (n % 3), "lines": 2, "sub_tile": 0, "seg": 0}
         tile.fragments.append({"slot": n % 4} | part)
 
     async def drive(ctx):
