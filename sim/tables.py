@@ -37,7 +37,7 @@ def runs_table(records):
     row("mean batch", [f"{m.mean_batch:.2f}" for m in figures])
     row("preemptions", [f"{m.preemptions}" for m in figures])
     row("MAC utilisation", [_percent(m.utilisation) for m in figures], end_section=True)
-    row("cycles", [f"{m.cycles:,}" for m in figures])
+    row("1000 cycles", [f"{m.cycles / 1000:,.0f}" for m in figures])
     for cause in CAUSES:
         row(f"  {cause}", [_percent(m.causes[cause]) for m in figures], style="dim")
     return table
