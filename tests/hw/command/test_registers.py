@@ -23,8 +23,8 @@ class RegisterModel:
         tile = config.rows | config.max_lines << 16 | config.slots << 24
         bus = config.bus_bytes | config.post_lanes << 8 | config.programs << 16 | config.exits << 24
         queue = config.command_entries | config.completion_entries << 16
-        self.fixed = {0x000: 0x464E5055, 0x004: isa.ISA_VERSION, 0x008: config.hash, 0x010: array, 0x014: tile, 0x018: bus,
-                      0x01C: config.bank_bytes, 0x020: config.stage_bytes, 0x024: queue}  # fmt: skip
+        self.fixed = {0x000: 0x464E5055, 0x004: isa.ISA_VERSION, 0x008: config.hash, 0x010: array, 0x014: tile,
+                      0x018: bus, 0x01C: config.bank_bytes, 0x020: config.stage_bytes, 0x024: queue}  # fmt: skip
         self.stored = dict.fromkeys([0x40, *range(0x80, 0x94, 4)], 0)
         for p in range(config.programs):
             self.stored |= dict.fromkeys(range(0x100 + 16 * p, 0x10C + 16 * p, 4), 0)
