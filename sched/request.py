@@ -19,6 +19,8 @@ class Request:
     image : int8 [h, w, c], or uint8 [bytes] as Program.pack_input returns it
     slo : cycles from arrival to decision that are promised, None: no promise
     exits : mask of exits at which it may leave, None: all
+    program : index of the network in the driver
+    tenant : who asks, for reports; priority : weight of the tenant, 1 is ordinary (PREMA: 1, 3, 9)
     """
 
     id: Hashable
@@ -26,6 +28,9 @@ class Request:
     image: np.ndarray
     slo: int | None = None
     exits: int | None = None
+    program: int = 0
+    tenant: str = ""
+    priority: float = 1.0
 
     @property
     def deadline(self):

@@ -115,6 +115,8 @@ class Server:
 
     async def _admit(self, action):
         request, slot = action.request, action.slot
+        masks = [mask for mask in (request.exits, action.exits) if mask is not None]
+        exits = masks[0] & masks[-1] if masks else None
         if slot not in self.state.free:
             raise ServingError(f"policy {self.policy.name}: request {request.id!r} for slot {slot}, which is not free")
         self._take(request)
@@ -130,11 +132,11 @@ class Server:
                 priority=action.priority,
                 runnable=action.runnable,
                 ride=action.ride,
-                exits=request.exits,
+                exits=exits,
             )
         except (DriverError, ValueError, KeyError) as error:
             raise ServingError(f"request {request.id!r} cannot be admitted: {error}") from error
-        sample = Sample(request, slot, self.state.now, action.priority, action.runnable, action.ride)
+        sample = Sample(request, slot, self.state.now, action.priority, action.runnable, action.ride, exits=exits)
         self.state.live[slot] = sample
 
     def _take(self, request):

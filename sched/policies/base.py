@@ -12,6 +12,8 @@ class Sample:
     """A live sample.
 
     op, line : where it stood when positions were last read (see `Policy.needs_positions`)
+    exits : mask of exits that are enabled for it, None: all
+    spread : S of the last head that it passed without leaving, on devices that show it; None: not known
     preempted : times that newcomers were let past it, counted by the policy
     """
 
@@ -23,6 +25,8 @@ class Sample:
     ride: bool
     op: int = 0
     line: int = 0
+    exits: int | None = None
+    spread: int | None = None
     preempted: int = 0
 
 
@@ -46,13 +50,14 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class Admit:
-    """A waiting request enters a free slot."""
+    """A waiting request enters a free slot. ``exits``: mask of exits to try, None: those that the request allows."""
 
     request: Request
     slot: int
     priority: int = 1
     runnable: bool = True
     ride: bool = True
+    exits: int | None = None
     reason: str = "admit"
 
 
@@ -102,13 +107,33 @@ class Wake:
 class Policy:
     """Decides at every event: an arrival, a completion, a `Wake`. Deterministic, knows no device.
 
-    Subclasses set ``name`` and give `decide`. ``model``: SurvivalTables, for the policies that need them.
+    Subclasses set ``name`` and give `decide`. ``model``: SurvivalTables, for the policies that need them, or a sequence
+    of them, one per program of the device.
+
+    wants_true_exits : the constructor takes ``true_exits``, dict request id -> exit that the sample will take. Only an
+        oracle says so, and nobody else may be given them.
+    exit_handling : what becomes of the place of a sample that exits: "shrink", it leaves and is not computed any more;
+        "bubble", its result leaves at once but its place is kept and computed until the batch ends; "hold", the result
+        too is handed out when the batch ends. The last two need the NPU in rigid mode (`rigid`); with "hold" a result
+        counts from `Result.completed`, otherwise from `Result.stamp`.
     """
 
     name = ""
+    wants_true_exits = False
+    exit_handling = "shrink"
 
     def __init__(self, model=None):
-        self.model = model
+        self.models = [model] if model is None or hasattr(model, "latency") else list(model)
+        self.model = self.models[0]
+
+    @property
+    def rigid(self):
+        """Whether the NPU has to run in rigid mode for this policy."""
+        return self.exit_handling != "shrink"
+
+    def tables(self, request):
+        """SurvivalTables of the program that a request is for."""
+        return self.models[request.program]
 
     def needs_positions(self, state):
         """Whether `decide` will look at op and line of live samples; reading them takes bus time."""
