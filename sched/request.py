@@ -46,6 +46,7 @@ class Result:
     code : name of isa.Code, why it failed
     admitted : when it was given to the NPU (None: dropped); stamp : the decision; completed : when the host saw it
     exit, top, spread : exit taken, class, S of the decision; they mean something with status "ok" only
+    program : of the request; exits : mask of exits that were enabled for it, None: all
     """
 
     id: Hashable
@@ -60,6 +61,8 @@ class Result:
     top: int = 0
     spread: int = 0
     code: str = "NONE"
+    program: int = 0
+    exits: int | None = None
 
     @property
     def ok(self):

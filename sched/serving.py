@@ -176,13 +176,14 @@ class Server:
         self._finish(
             self._result(
                 sample.request, status, stamp, now, admitted=sample.admitted, slot=sample.slot, exit=completion.exit,
-                top=completion.top, spread=completion.spread, code=completion.code.name,
+                top=completion.top, spread=completion.spread, code=completion.code.name, exits=sample.exits,
             )
         )  # fmt: skip
 
     @staticmethod
     def _result(request, status, stamp, completed=None, **more):
         completed = stamp if completed is None else completed
+        more = {"program": request.program, **more}
         return Result(request.id, status, request.arrival, request.deadline, stamp, completed, **more)
 
     def _finish(self, result):

@@ -77,13 +77,14 @@ class SurvivalTables:
     rates : ExitRates; `refresh` rebuilds the tables when they have drifted
     drift : largest change of a rate that needs no new tables
     lines : of each operation (default 1)
+    heads : exit whose head an operation belongs to, -1: the trunk (default: a head is its EXIT)
 
     Members: ``hazard`` [L], ``survival`` [L + 1]; ``remaining`` W, ``sojourn`` F, ``catch_up`` D, ``gathered`` G, all
     [L + 1, B + 1]; ``alive`` p, list of L + 1 arrays indexed k, x; ``percentile(l, b, share=0.95)``: time within which
     that share of the samples at l have left; ``B`` most live samples, ``L`` operations.
     """
 
-    def __init__(self, latency, exit_operations, rates, drift=0.03, lines=None):
+    def __init__(self, latency, exit_operations, rates, drift=0.03, lines=None, heads=None):
         self.latency, self.rates, self.drift = latency, rates, drift
         self.exit_operations = list(exit_operations)
         self.L, self.B = latency.operations, latency.slots
@@ -95,6 +96,12 @@ class SurvivalTables:
         self.lines = [1] * self.L if lines is None else list(lines)
         if len(self.lines) != self.L:
             raise ValueError(f"lines of {len(self.lines)} operations, there are {self.L}")
+        exits = self.exit_operations[:-1]
+        self.heads = [exits.index(l) if l in exits else -1 for l in range(self.L)] if heads is None else list(heads)
+        if len(self.heads) != self.L or not all(-1 <= e < len(exits) for e in self.heads):
+            raise ValueError(
+                f"heads of {len(self.heads)} operations: there are {self.L}, and exits 0..{len(exits) - 1}"
+            )
         self._build()
 
     @classmethod
@@ -106,7 +113,11 @@ class SurvivalTables:
         rates = ExitRates(len(program.exits)) if rates is None else rates
         words = np.frombuffer(program.region, "<u4", len(program.ops) * isa.DESCRIPTOR_WORDS)
         descriptors = [isa.decode(isa.DESCRIPTOR_FIELDS, w) for w in words.reshape(len(program.ops), -1)]
-        return cls(latency, [e.op for e in program.exits], rates, lines=[max(1, d["lines"]) for d in descriptors])
+        early = range(len(program.exits) - 1)
+        heads = [op.exit if op.op == "EXIT" else op.head for op in program.ops]
+        heads = [e if e in early and op.op != "JUMP" else -1 for e, op in zip(heads, program.ops, strict=True)]
+        lines = [max(1, d["lines"]) for d in descriptors]
+        return cls(latency, [e.op for e in program.exits], rates, lines=lines, heads=heads)
 
     def refresh(self):
         """Rebuild the tables if a rate has moved by more than ``drift``; True if so."""

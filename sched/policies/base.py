@@ -135,6 +135,14 @@ class Policy:
         """SurvivalTables of the program that a request is for."""
         return self.models[request.program]
 
+    def learn(self, result):
+        """The exit rates of the result's network follow it, and the tables them. True if there are new tables."""
+        tables = self.models[result.program]
+        if not result.ok:
+            return False
+        tables.rates.learn(result.exit, result.exits)
+        return tables.refresh()
+
     def needs_positions(self, state):
         """Whether `decide` will look at op and line of live samples; reading them takes bus time."""
         return False

@@ -29,9 +29,8 @@ def mean_latency(results):
 
 
 def test_registry():
-    assert set(POLICIES) == {"serial", "adaptive", "fluid"}
     assert all(make_policy(name, model_of(chain([1]), constant)).name == name for name in POLICIES)
-    with pytest.raises(ValueError, match="unknown policy 'best'; there are serial, adaptive, fluid"):
+    with pytest.raises(ValueError, match=r"unknown policy 'best'; there are serial, graph, .*, fluid"):
         make_policy("best")
     with pytest.raises(ValueError, match=r"policy serial: .*speed"):
         make_policy("serial", speed=1)
@@ -119,10 +118,10 @@ def test_fluid_is_serial_where_batching_does_not_pay():
 def test_fluid_against_the_others_on_a_wide_array_with_exits():
     """Better at low and medium load; where the queue fills every batch anyway, as good as adaptive."""
     for gap, margin in ((1500, 0.995), (700, 1.0), (300, 1.03)):
-        kept = dict.fromkeys(POLICIES, 0.0)
+        kept = dict.fromkeys(("serial", "adaptive", "fluid"), 0.0)
         for seed in range(2):
             requests = poisson(seed, 250, gap, exits=(0.5, 0.2, 0.3))
-            for name in POLICIES:
+            for name in kept:
                 kept[name] += mean_latency(run(requests, name, (3, 3, 4), constant)[0])
         assert kept["fluid"] < margin * kept["adaptive"], gap
         assert kept["fluid"] < kept["serial"], gap
