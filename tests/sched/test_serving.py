@@ -16,6 +16,8 @@ from fluidnpu.sched.serving import ServingError, serve
 from .fake_device import FakeDevice, chain, image
 from .serve_fake import poisson, requests_at, run
 
+DROPS = ("nexus",)  # policies that may give a request up
+
 
 class Scripted(Policy):
     """Does what a function says."""
@@ -51,13 +53,15 @@ def test_every_request_comes_back_once_and_right(name, seed):
     assert sorted(r.id for r in results) == list(range(60))
     for r in results:
         request = requests[r.id]
+        if r.status == "dropped" and name in DROPS:
+            continue
         assert (r.status, r.top) == ("ok", r.id % 100)
         assert r.exit == request.image[0, 0, 0]
         assert request.arrival <= r.admitted < r.stamp <= r.completed
         assert r.met == (request.slo is None or r.latency <= request.slo)
     assert not fake.engine.live() and not fake.commands and not fake.done and fake.reserved == 0
     entered = [i for d in decisions if d.kind in ("start", "merge", "defer", "admit") for i in d.requests]
-    assert set(entered) == set(range(60))
+    assert set(entered) == {r.id for r in results if r.ok}
     rng.setstate(state)
     again = once()
     assert (again[0], again[2]) == (results, decisions)  # same requests, same run

@@ -76,7 +76,7 @@ def test_nobody_but_an_oracle_knows_the_true_exit(name):
     other = truth | {n: 2 - truth[n] for n in range(60, 150)}
     worlds = [run(name, requests, t) for t in (truth, other)]
     changed = {n for n in truth if truth[n] != other[n]}
-    until = min(r.completed for w in worlds for r in w.results if r.id in changed)
+    until = min(int(r.completed) for w in worlds for r in w.results if r.id in changed)
     logs = [[said(e) for e in w.log if e[0] < until] for w in worlds]
     assert logs[0] == logs[1] and len(logs[0]) > 60
     if POLICIES[name].exit_handling == "shrink":  # else every batch takes as long whoever exits
