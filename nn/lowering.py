@@ -11,7 +11,6 @@ from .fusion import Addition, fused_additions, identity_of
 from .graph import Add, Conv, Depthwise, Layer, MaxPool, Mean, Network, Pad, Pool, Tensor
 from .program import FoldedInput
 from .rewrite import Joined, View
-from .weights import MAX_WEIGHT
 
 __all__ = ["CompileError", "Step", "fold_options", "geometry_of", "lower"]
 
@@ -81,11 +80,6 @@ def lower(network, config, longest):
     Raises CompileError for a layer that no operation can do.
     """
     for layer in network.layers:
-        if isinstance(layer, (Conv, Depthwise)) and layer.weights.max(initial=0) > MAX_WEIGHT:
-            raise CompileError(
-                f"{network.name}: layer {layer.name} has a weight {layer.weights.max()} above its zero point, at most "
-                f"{MAX_WEIGHT} (two int8 weights)"
-            )
         if not isinstance(layer, _OPERATIONS):
             raise CompileError(f"{network.name}: layer {layer.name}, a {type(layer).__name__}, has no operation yet")
     steps, fused = [], fused_additions(network)

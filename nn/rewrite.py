@@ -2,8 +2,9 @@
 
 A Depthwise with a multiplier becomes a dense Conv or, if the input has more channels than a word, a Conv that repeats
 every channel and a Depthwise without multiplier; one of more taps than the vector path holds becomes a dense Conv. A
-Concat becomes nothing: its parts are written to their places inside the joined tensor; copies only where that cannot
-be.
+Conv with weights that two int8 weights cannot make up (255: the largest uint8 weight above zero point 0) reads their
+channels twice. A Concat becomes nothing: its parts are written to their places inside the joined tensor; copies only
+where that cannot be.
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from fluidnpu.hw.tile import VECTOR_TAPS
 
 from .layers import Concat, Conv, Depthwise, Layer, Pool, Tensor
 from .rescale import IDENTITY
+from .weights import MAX_WEIGHT
 
 __all__ = ["Joined", "Rewritten", "View", "rewrite"]
 
@@ -62,10 +64,8 @@ def rewrite(network, config) -> Rewritten:
     """``network`` as Rewritten for ``config``."""
     layers: list[Layer] = []
     for layer in network.layers:
-        if isinstance(layer, Depthwise) and (layer.depth_multiplier > 1 or _taps(layer) > VECTOR_TAPS):
-            layers += _dense(layer) if _taps(layer) > VECTOR_TAPS else _multiplied(layer, config.lanes)
-        else:
-            layers.append(layer)
+        for made in _without_multiplier(layer, config.lanes):
+            layers += _doubled(made) if _has_odd_weights(made) else [made]
     inside: dict[str, tuple[str, int]] = {}
     joined: list[Layer] = []
     for layer in layers:
@@ -74,25 +74,50 @@ def rewrite(network, config) -> Rewritten:
     return Rewritten(replace(network, layers=tuple(joined)), inside)
 
 
+def _without_multiplier(layer: Layer, lanes: int) -> list[Layer]:
+    """A Depthwise as what the vector path can do, or the array."""
+    if not isinstance(layer, Depthwise):
+        return [layer]
+    if _taps(layer) > VECTOR_TAPS or _has_odd_weights(layer):
+        return [_dense(layer)]
+    return _multiplied(layer, lanes) if layer.depth_multiplier > 1 else [layer]
+
+
+def _has_odd_weights(layer: Layer) -> bool:
+    """Whether two int8 weights cannot make up some weight."""
+    return isinstance(layer, (Conv, Depthwise)) and layer.weights.max(initial=0) > MAX_WEIGHT
+
+
+def _doubled(layer: Conv) -> list[Layer]:
+    """A Conv that reads channels with a weight over MAX_WEIGHT a second time, behind the others, with what is over."""
+    over = np.maximum(layer.weights - MAX_WEIGHT, 0)
+    again = np.flatnonzero(over.any((0, 1, 2)))
+    sources = np.concatenate([np.arange(layer.input.channels), again])
+    doubled = replace(layer.input, name=f"{layer.output.name}#doubled", channels=len(sources))
+    copy = _selection(f"{layer.name}.double", layer.input, doubled, np.arange(len(sources)), sources)
+    weights = np.concatenate([layer.weights - over, over[..., again]], 3)
+    return [copy, replace(layer, input=doubled, weights=weights, useful=layer.macs)]
+
+
 def _taps(layer: Depthwise) -> int:
     """Weights of a channel as the vector path keeps them."""
     return layer.kernel[0] * layer.kernel[1] << (layer.weights.dtype != np.int8)
 
 
-def _dense(layer: Depthwise) -> list[Layer]:
+def _dense(layer: Depthwise) -> Conv:
     """A Depthwise as a Conv of all channels, filled up with zeros."""
     channels, outputs = layer.input.channels, layer.output.channels
     weights = np.zeros((*layer.weights.shape, channels), layer.weights.dtype)
     weights[np.arange(outputs), :, :, np.arange(outputs) // layer.depth_multiplier] = layer.weights
     shared = {name: getattr(layer, name) for name in _WINDOW}
-    return [Conv(layer.name, layer.input, layer.output, weights=weights, useful=layer.macs, **shared)]
+    return Conv(layer.name, layer.input, layer.output, weights=weights, useful=layer.macs, **shared)
 
 
 def _multiplied(layer: Depthwise, lanes: int) -> list[Layer]:
     """A Depthwise whose channels have several outputs, by layers of one output each."""
     channels, outputs = layer.input.channels, layer.output.channels
     if channels <= lanes:  # a tap is one word anyway
-        return _dense(layer)
+        return [_dense(layer)]
     repeated = replace(layer.input, name=f"{layer.output.name}#repeated", channels=outputs)
     source = np.arange(outputs) // layer.depth_multiplier  # input channel of each output
     copy = _selection(f"{layer.name}.repeat", layer.input, repeated, np.arange(outputs), source)

@@ -12,6 +12,7 @@ from fluidnpu.nn.lowering import lower
 from fluidnpu.nn.reference import run, run_layer
 from fluidnpu.nn.rewrite import Joined, View, rewrite
 from fluidnpu.nn.tflite_reader import parse_network
+from fluidnpu.nn.tflite_writer import TfliteWriter
 from random_net import RandomNet
 
 TINY = get_config("tiny")
@@ -37,6 +38,36 @@ def values_of(network, config, images):
             whole[..., first : first + part.channels] = tensors[part.name]
         tensors[layer.output.name] = whole
     return tensors
+
+
+@pytest.mark.parametrize("operator", ["conv", "depthwise", "depth multiplier", "fully connected"])
+def test_weights_that_are_no_sum_of_two(operator):
+    """uint8 weights 255 with zero point 0; what is left for the array are sums of two int8 weights."""
+    rng = np.random.default_rng(SEED)
+    for _ in range(10):
+        net = TfliteWriter(dtype="uint8")
+        x = net.input((1, 5, 4, int(rng.integers(1, 12))), scale=0.5, zero_point=int(rng.integers(256)))
+        channels = x.shape[3]
+        q = dict(scale=2000.0, zero_point=128, weight_zero_point=0)
+        made = channels * 2 if operator == "depth multiplier" else channels if operator == "depthwise" else 7
+        shapes = {"conv": (made, 3, 2, channels), "fully connected": (made, 20 * channels)}
+        shape = shapes.get(operator, (1, 3, 2, made))
+        weights = rng.choice([0, 3, 128, 254, 255], shape).astype(np.uint8)
+        weights.flat[0] = 255
+        bias = rng.integers(-9999, 9999, made).astype(np.int32)
+        if operator == "fully connected":
+            y = net.fully_connected(net.flatten(x), weights, bias, 0.1, **q)
+        else:
+            y = getattr(net, "conv_2d" if operator == "conv" else "depthwise_conv_2d")(x, weights, bias, 0.1, **q)
+        network = parse_network(net.to_bytes([y]), "n")
+        images = rng.integers(-128, 128, (3, *network.input.shape)).astype(np.int8)
+        wanted = run(network, images)[network.layers[-1].output.name]
+        assert network.layers[-1].weights.max() == 255 and len(np.unique(wanted)) > 3
+        rewritten = rewrite(network, TINY).network
+        assert all(layer.weights.max() < 255 for layer in rewritten.layers)
+        assert sum(layer.macs for layer in rewritten.layers) == network.macs()
+        np.testing.assert_array_equal(values_of(network, TINY, images)[network.layers[-1].output.name], wanted)
+        compile_network(network, TINY)
 
 
 @pytest.mark.parametrize("operator", ["depthwise", "pool", "concat"])
