@@ -16,7 +16,7 @@ from .session import memory_bytes_for
 from .simulate import run_in_simulator
 from .verilator import build_root
 
-__all__ = ["cached_latency", "measure_latency", "operation_cycles"]
+__all__ = ["cached_latency", "measure_latency", "operation_cycles", "run_groups"]
 
 _INDEX_MASK = (1 << PC_INDEX_BITS) - 1
 
@@ -32,7 +32,7 @@ def measure_latency(build, config, program, memory=IDEAL, unstacked=False):
     size = memory_bytes_for(program, config.slots)
     if build is None:
         device = CycleDevice(config, memory, size)
-        runs = run_now(_measure(device, device.events, size, **arguments))
+        runs = run_now(run_groups(device, device.events, size, **arguments))
     else:
         runs = run_in_simulator(build, measure_in_simulator, memory=memory, size=size, **arguments)
     table = np.zeros((len(program.ops), config.slots + 1))
@@ -65,11 +65,14 @@ def operation_cycles(program, events):
 async def measure_in_simulator(bench, memory, size, **arguments):
     """The part of `measure_latency` that runs in the simulator."""
     await bench.start(memory, memory_bytes=size)
-    return await _measure(RtlDevice(bench), bench.events, size, **arguments)
+    return await run_groups(RtlDevice(bench), bench.events, size, **arguments)
 
 
-async def _measure(device, all_events, size, program, slots, unstacked):
-    """Events of the runs with 1 .. slots samples. all_events : function, every event of the device so far."""
+async def run_groups(device, all_events, size, program, slots, unstacked):
+    """Events of the runs with 1 .. slots samples, heads computed, nobody leaves early.
+
+    all_events : function, every event of the device so far
+    """
     driver = Driver(device, memory_bytes=size)
     await driver.start(unstacked=unstacked)
     await driver.load_program(program)

@@ -1,12 +1,10 @@
 """The cycle model against the RTL: every event with its cycle, every counter, every completion of a served trace."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fluidnpu.hw import isa
 from fluidnpu.sim.cli import MODELS
 from fluidnpu.sim.cycle.replay import first_difference, replay_run
 from fluidnpu.sim.measured_latency import measure_latency
@@ -66,30 +64,6 @@ def test_groups(tiny, times):
         cases.append(
             (programs, scenario(config, programs, seed, samples=samples, limits=limits, together=together, **modes))
         )
-    check(config, build, cases)
-
-
-def forced(compiled, variant):
-    """The same program, with ``variant`` of its layers whatever the number of candidates."""
-    words = np.frombuffer(compiled.program.region, "<u4").copy()
-    word = next(f.word for f in isa.DESCRIPTOR_FIELDS if f.name == "vsel")
-    for i, op in enumerate(compiled.program.ops):
-        if op.variants:
-            words[i * isa.DESCRIPTOR_WORDS + word] = variant * 0x55555555
-    return replace(compiled, program=replace(compiled.program, region=words.tobytes()))
-
-
-def test_every_variant(tiny, times):
-    """One to all slots in every variant, also those that the compiler would not choose for so many."""
-    config, build = tiny
-    cases = []
-    for seed in range(SEED + 20_000, SEED + 20_000 + 3 * times):
-        rng = np.random.default_rng(seed)
-        (compiled,) = programs_of(config, rng, 1)
-        for variant in range(isa.VARIANTS):
-            programs = [forced(compiled, variant)]
-            samples = samples_of(programs, int(rng.integers(1, config.slots + 1)), rng)
-            cases.append((programs, scenario(config, programs, seed, samples=samples, together=True)))
     check(config, build, cases)
 
 
