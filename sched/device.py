@@ -46,6 +46,10 @@ class Device(Protocol):
         """
         ...
 
+    async def busy(self, cycles: int) -> None:
+        """The host computes for a number of cycles and looks at nothing meanwhile."""
+        ...
+
     async def cycle(self) -> int:
         """The present cycle."""
         ...

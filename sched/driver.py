@@ -164,19 +164,23 @@ class Driver:
     # --- commands ---------------------------------------------------------------------------------------------
 
     async def admit(self, slot, image, tag, *, program=0, priority=1, runnable=True, ride=True, exits=None):
-        """A sample enters a free slot. ``image``: bytes of the input tensor (Program.pack_input); ``exits``: mask of
-        enabled exits (default: all). DriverError if the slot is taken or the image has another size."""
+        """A sample enters a free slot. ``image``: int8 [h, w, c], the bytes of the input tensor (Program.pack_input), or
+        None, which leaves in the arena what is there (studies of time alone); ``exits``: mask of enabled exits
+        (default: all). DriverError if the slot is taken or the image has another size."""
         loaded = self._program(program)
         state = self._slot(slot)
         if state.tag is not None:
             raise DriverError(f"slot {slot} is taken by the sample with tag {state.tag}")
         place = loaded.tensors[loaded.input_tensor]
         expected = place.height * place.line_beats * loaded.bus_bytes
-        if len(image) != expected:
+        if image is not None and image.ndim != 1:
+            image = loaded.pack_input(image)
+        if image is not None and len(image) != expected:
             raise DriverError(f"{loaded.name}: an image is {expected} bytes, this one has {len(image)}")
         if state.size < loaded.arena_bytes:
             state.base, state.size = self._allocate(loaded.arena_bytes, f"arena of slot {slot}"), loaded.arena_bytes
-        self.device.write_memory(state.base + place.offset, image)
+        if image is not None:
+            self.device.write_memory(state.base + place.offset, image)
         fields = {
             "slot": slot,
             "runnable": int(runnable),

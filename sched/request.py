@@ -16,7 +16,7 @@ class Request:
 
     id : any name, unique in a run
     arrival : cycle at which the host learns of it
-    image : int8 [h, w, c], or uint8 [bytes] as Program.pack_input returns it
+    image : int8 [h, w, c], uint8 [bytes] as Program.pack_input returns it, or None in studies of time alone
     slo : cycles from arrival to decision that are promised, None: no promise
     exits : mask of exits at which it may leave, None: all
     program : index of the network in the driver
@@ -25,7 +25,7 @@ class Request:
 
     id: Hashable
     arrival: int
-    image: np.ndarray
+    image: np.ndarray | None
     slo: int | None = None
     exits: int | None = None
     program: int = 0

@@ -19,28 +19,31 @@ class ServingError(RuntimeError):
     """The loop cannot go on; the message names the request."""
 
 
-async def serve(driver, requests, policy, *, program=0, decisions=None, on_result=None):
+async def serve(driver, requests, policy, *, decisions=None, on_result=None, decision_cycles=0):
     """Serve every request; returns one Result per request, in order of completion.
 
     Parameters
     ----------
-    driver : a started Driver with ``program`` loaded
+    driver : a started Driver with every program loaded that a request names
     requests : Request objects in any order
     policy : policies.Policy
-    program : index of the program in the driver
     decisions : list that receives a Decision for everything the policy does
     on_result : called with each Result
+    decision_cycles : that the host computes whenever it asks the policy, before anything comes of it; the bus
+        transactions cost what they cost in any case
 
     Raises ServingError for requests that cannot be served as given, an illegal action, or a policy that stalls.
     """
-    return await Server(driver, requests, policy, program, decisions, on_result).run()
+    return await Server(driver, requests, policy, decisions, on_result, decision_cycles).run()
 
 
 class Server:
     """One run of `serve` (parameters: see there)."""
 
-    def __init__(self, driver, requests, policy, program=0, decisions=None, on_result=None):
-        self.driver, self.policy, self.program = driver, policy, program
+    def __init__(self, driver, requests, policy, decisions=None, on_result=None, decision_cycles=0):
+        if decision_cycles < 0:
+            raise ServingError(f"decision_cycles = {decision_cycles}, it must be at least 0")
+        self.driver, self.policy, self.decision_cycles = driver, policy, decision_cycles
         self.decisions = [] if decisions is None else decisions
         self.on_result = on_result
         self.requests = sorted(requests, key=lambda r: r.arrival)
@@ -88,7 +91,10 @@ class Server:
             for slot, position in (await self.driver.positions(state.live)).items():
                 state.live[slot].op, state.live[slot].line = position.op, position.line
         self.alarm = None
-        for action in self.policy.decide(state):
+        actions = self.policy.decide(state)
+        if self.decision_cycles:
+            await self.driver.device.busy(self.decision_cycles)
+        for action in actions:
             await self._execute(action)
 
     # --- actions ----------------------------------------------------------------------------------------------
@@ -121,14 +127,11 @@ class Server:
             raise ServingError(f"policy {self.policy.name}: request {request.id!r} for slot {slot}, which is not free")
         self._take(request)
         try:
-            image = request.image
-            if image.ndim != 1:
-                image = self.driver.programs[self.program].pack_input(image)
             await self.driver.admit(
                 slot,
-                image,
+                request.image,
                 self.tags[id(request)],
-                program=self.program,
+                program=request.program,
                 priority=action.priority,
                 runnable=action.runnable,
                 ride=action.ride,

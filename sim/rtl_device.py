@@ -31,6 +31,9 @@ class RtlDevice(Device):
     async def wait(self, until_cycle=None):
         return await self.bench.wait(until_cycle) == "irq"
 
+    async def busy(self, cycles):
+        await self.bench.wait(self.bench.cycle() + cycles, irq=False)
+
     async def cycle(self):
         return self.bench.cycle()
 

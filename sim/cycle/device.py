@@ -104,6 +104,11 @@ class CycleDevice(Device):
             raise ModelStopped(f"cycle {self._now}: the limit is reached, or nothing can happen any more")
         return False
 
+    async def busy(self, cycles):
+        if cycles:
+            self._now += cycles
+            self._issue = self._now + 1
+
     def _irq(self):
         return self._registers.interrupt and self.model.state.c_level > 0
 

@@ -13,8 +13,8 @@ from .operations import operations_of
 
 __all__ = ["calibrate", "group_times"]
 
-ROUNDS, DAMPING = 5, 0.7
-ALLOWANCE, SHARE = 30, 0.25  # a tile is corrected by at most so many cycles and that share of its time
+ROUNDS, DAMPING = 15, 0.7
+ALLOWANCE, SHARE = 200, 0.4  # a tile is corrected by at most so many cycles and that share of its time
 
 
 def group_times(driver, n):

@@ -29,7 +29,7 @@ class TileDriver:
     config, memory : NpuConfig, MemorySettings
     programs : list of Program, loaded as 0, 1, ...
     operations : `operations_of` these programs, calibrated (calibration.py)
-    answers : function tag -> (mask of the exits that are confident, tuple of (class, S) per exit or None)
+    decided : function tag -> (mask of the exits that are confident, class per exit or None), see sim.decisions
     rigid, unstacked : mode bits
 
     ``there`` [slots, operations, lines]: cycle from which on a line of the slot's sample is in memory.
@@ -37,8 +37,8 @@ class TileDriver:
     image is not looked at. ``statistics``: dict of counts since the start.
     """
 
-    def __init__(self, config, programs, operations, answers, *, memory=IDEAL, rigid=False, unstacked=False):
-        self.config, self.answers = config, answers
+    def __init__(self, config, programs, operations, decided, *, memory=IDEAL, rigid=False, unstacked=False):
+        self.config, self.decided = config, decided
         self.programs = dict(enumerate(programs))
         self.sizes = {"slots": config.slots}
         self.slots = [SlotRecord() for _ in range(config.slots)]
@@ -84,8 +84,9 @@ class TileDriver:
 
     async def busy(self, cycles):
         """As `Device.busy`."""
-        self._now += cycles
-        self._issue = max(self._issue, self._now + 1)
+        if cycles:
+            self._now += cycles
+            self._issue = self._now + 1
 
     def _access(self, writes, reads=0):
         """The bus is busy with accesses; returns the cycle in which the last write is performed."""
@@ -109,7 +110,7 @@ class TileDriver:
         self._open += 1
         self._command(
             (slot | switches << 8 | program << 20, tag, slot, loaded.arena_bytes, exits),
-            ADMIT, slot, tag, switches, exits | self.answers(tag)[0] << 16, program,
+            ADMIT, slot, tag, switches, exits | self.decided(tag)[0] << 16, program,
         )  # fmt: skip
 
     async def batch(self, mask, priority=1, runnable=True, ride=True, commit=True):
@@ -151,9 +152,9 @@ class TileDriver:
         for n in range(level):
             i = (head + n) % COMPLETIONS
             slot, status, exit, tag, stamp = (int(raw[at[f"c_{k}"] + i]) for k in ("slot", "status", "exit", "tag", "stamp"))
-            decided = self.answers(tag)[1]
-            top, spread = (0, 0) if decided is None else decided[exit]
-            found.append(Completion(_STATUS[status], slot, exit, Code.NONE, top, tag, spread, stamp))
+            tops = self.decided(tag)[1]
+            top = 0 if tops is None else int(tops[exit])
+            found.append(Completion(_STATUS[status], slot, exit, Code.NONE, top, tag, 0, stamp))
             self.slots[slot].tag = None
         raw[at["c_head"]], raw[at["c_level"]] = (head + level) % COMPLETIONS, 0
         self._open -= level
