@@ -164,9 +164,11 @@ class Driver:
     # --- commands ---------------------------------------------------------------------------------------------
 
     async def admit(self, slot, image, tag, *, program=0, priority=1, runnable=True, ride=True, exits=None):
-        """A sample enters a free slot. ``image``: int8 [h, w, c], the bytes of the input tensor (Program.pack_input), or
-        None, which leaves in the arena what is there (studies of time alone); ``exits``: mask of enabled exits
-        (default: all). DriverError if the slot is taken or the image has another size."""
+        """A sample enters a free slot. ``exits``: mask of enabled exits (default: all).
+
+        image : int8 [h, w, c], the bytes of the input tensor (Program.pack_input), or None, which leaves in the arena
+            what is there (studies of time alone). DriverError if the slot is taken or the image has another size.
+        """
         loaded = self._program(program)
         state = self._slot(slot)
         if state.tag is not None:

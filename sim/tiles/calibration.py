@@ -1,7 +1,7 @@
 """Makes the tile model take as long as the cycle model: for every layer and number of live samples.
 
-n = 1 .. slots samples go through all operations together, on both. What the cycle model's T[l][n] (sim.measured_latency)
-takes longer or shorter is spread over the tiles of layer l with n candidates.
+n = 1 .. slots samples go through all operations together, on both. What the cycle model's T[l][n]
+(sim.measured_latency) takes longer or shorter is spread over the tiles of layer l with n candidates.
 """
 
 import numpy as np
@@ -45,7 +45,7 @@ def group_times(driver, n):
 
 def calibrate(config, program, latency, *, memory=IDEAL, unstacked=False):
     """Operations (array OPERATION) of a program, calibrated with its LatencyTable of the cycle model."""
-    operations = operations_of([program], config)
+    operations = operations_of(program, config)
     layers = np.flatnonzero(operations["kind"][: len(program.ops)] == 0)
     wanted = np.diff(latency.cycles.cumsum(0)[layers], axis=0, prepend=0)  # exits count to the layer behind them
     never = 1 << len(program.exits) - 1, None
@@ -63,7 +63,7 @@ def calibrate(config, program, latency, *, memory=IDEAL, unstacked=False):
                 best, error = extra[:, n].copy(), wrong
             seen, tiles = operations["seen"][layers, n], operations["seen"][layers].sum(1)
             most = ALLOWANCE + SHARE * wanted[:, n] / np.maximum(tiles, 1)
-            change = np.where(2 * seen >= tiles, DAMPING * missing / np.maximum(seen, 1), 0)
+            change = np.where(seen > 0, DAMPING * missing / np.maximum(seen, 1), 0)
             extra[layers, n] = np.round(np.clip(extra[layers, n] + change, -most, most))
         extra[:, n] = best
     operations["seen"] = 0

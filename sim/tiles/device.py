@@ -4,8 +4,6 @@ Commands and queries take the bus cycles that the driver's register accesses tak
 memory themselves do not exist.
 """
 
-from types import SimpleNamespace
-
 import numpy as np
 from fluidnpu.hw.isa import Code, Status
 from fluidnpu.sched.driver import Completion, DriverError, Position, SlotRecord
@@ -28,7 +26,7 @@ class TileDriver:
     ----------
     config, memory : NpuConfig, MemorySettings
     programs : list of Program, loaded as 0, 1, ...
-    operations : `operations_of` these programs, calibrated (calibration.py)
+    operations : of these programs (operations.combine), calibrated (calibration.py)
     decided : function tag -> (mask of the exits that are confident, class per exit or None), see sim.decisions
     rigid, unstacked : mode bits
 
@@ -151,7 +149,9 @@ class TileDriver:
         level, head, found = int(raw[at["c_level"]]), int(raw[at["c_head"]]), []
         for n in range(level):
             i = (head + n) % COMPLETIONS
-            slot, status, exit, tag, stamp = (int(raw[at[f"c_{k}"] + i]) for k in ("slot", "status", "exit", "tag", "stamp"))
+            slot, status, exit, tag, stamp = (
+                int(raw[at[f"c_{k}"] + i]) for k in ("slot", "status", "exit", "tag", "stamp")
+            )
             tops = self.decided(tag)[1]
             top = 0 if tops is None else int(tops[exit])
             found.append(Completion(_STATUS[status], slot, exit, Code.NONE, top, tag, 0, stamp))

@@ -86,13 +86,16 @@ def load_cycles(m, o, Y, begin):
                 when = there(Y, s, o.res_producer, (line // o.nseg + 1) * o.res_nseg - 1)
                 now = _transfer(max(now, when + m.read_latency), o.res_beats * slow, others, share, ahead)
                 m.read_beats += o.res_beats
+    m.n_waits, m.n_weights = 0, int(others)
     for i in range(m.n_fragments):
         s, known = m.f_slot[i], -1  # rows below ``known`` are there already
         for line in range(m.f_line[i], m.f_line[i] + m.f_lines[i]):
             top = line // o.nseg * o.sy - o.pad
             for row in range(max(0, top, known), min(o.in_h, top + o.kh)):
                 when = there(Y, s, o.producer, (row + 1) * o.producer_nseg - 1)
-                now = _transfer(max(now, when + m.read_latency + 4.0), row_time, others, share, ahead)
+                if when + m.read_latency + 4 > now:
+                    now, m.n_waits = when + m.read_latency + 4.0, when
+                now = _transfer(now, row_time, others, share, ahead)
                 m.read_beats += o.row_beats
             known = top + o.kh if o.nseg == 1 else -1
     return int(now) + 2

@@ -8,6 +8,7 @@ __all__ = ["advance", "command"]
 LAYER, JUMP, EXIT = 0, 1, 2
 EXIT_FIXED = 12  # cycles of the exit unit, beside the memory's latency, logits, table and two looks at every class
 ADMIT, BATCH, LEAVE, CANCEL = range(4)
+BUS_FULL = 1.1  # a tile whose weights take the bus for more than 1 / BUS_FULL of its time
 
 
 @compiled
@@ -20,10 +21,25 @@ def outranked(m, d):
     if rank < 0:
         return True
     for s in range(m.slots):
-        if m.alive[s] and not m.member[s] and m.priority[s] > rank and m.known[s] <= m.t:
-            if d[index(m, s)].kind == LAYER and eligible(m, s):
-                return True
+        over = m.alive[s] and not m.member[s] and m.priority[s] > rank and m.known[s] <= m.t
+        if over and d[index(m, s)].kind == LAYER and eligible(m, s):
+            return True
     return False
+
+
+@compiled
+def exit_end(m, o):
+    """When the exit unit has decided; its reads come last on the bus."""
+    beats = o.logit_beats + (0 if m.x_tables >> o.exit & 1 else o.table_beats)
+    m.x_tables |= 1 << o.exit
+    now, queues = m.seq_free, 0  # clients whose reads fill the bus
+    if m.a_end > now and 256 * (m.a_end - m.a_begin) < BUS_FULL * m.a_beats * m.beat_256:
+        queues += 1
+    if m.n_dealt and m.n_waits <= now < m.n_loaded:
+        queues += 1
+        queues += m.n_weights <= now < m.n_weights + m.fifo_beats
+    now += queues * max(0, m.in_flight * m.burst_beats - m.read_latency) * m.beat_256 // 256
+    return now + m.read_latency + EXIT_FIXED + beats * m.beat_256 // 256 + 2 * o.classes
 
 
 @compiled
@@ -49,11 +65,8 @@ def act(m, d, Y):
             if d[index(m, s)].kind == EXIT and (first < 0 or precedes(m, s, first)):
                 first = s
         if first >= 0:
-            o = d[index(m, first)]
-            beats = o.logit_beats + (0 if m.x_tables >> o.exit & 1 else o.table_beats)
-            m.x_tables |= 1 << o.exit
             m.seq_free = m.t + m.live + 4
-            m.x_slot, m.x_end = first, m.seq_free + m.read_latency + EXIT_FIXED + beats * m.beat_256 // 256 + 2 * o.classes
+            m.x_slot, m.x_end = first, exit_end(m, d[index(m, first)])
             return True
     for i in range(m.live):
         s = m.order[i]
@@ -162,6 +175,3 @@ def command(raw, operations, opcode, mask, a, b, c, e):
                 m.leave[s] = 1
             else:
                 m.cancelled[s] = 1
-
-
-

@@ -9,20 +9,26 @@ from fluidnpu.hw.tile import PARAMETER_BYTES, RMW_DISTANCE
 
 from .state import OPERATION
 
-__all__ = ["FIRST", "FIRST_VECTOR", "operations_of"]
+__all__ = ["FIRST", "FIRST_VECTOR", "combine", "operations_of"]
 
 FIRST, FIRST_VECTOR = 48, 44  # cycles from a tile's last sum to its first line in memory, beside the line's own drain
 
 
-def operations_of(programs, config):
-    """Operations of ``programs`` (list of Program) for an NpuConfig: array OPERATION [programs * most operations]."""
-    most = max(len(p.ops) for p in programs)
-    found = np.zeros(len(programs) * most, OPERATION)
-    for n, program in enumerate(programs):
-        words = np.frombuffer(program.region, "<u4", len(program.ops) * isa.DESCRIPTOR_WORDS)
-        for i, row in enumerate(words.reshape(len(program.ops), -1)):
-            _fill(found[n * most + i], isa.decode(isa.DESCRIPTOR_FIELDS, row.tolist()), config)
+def operations_of(program, config):
+    """Operations of a Program for an NpuConfig: array OPERATION [operations], not calibrated."""
+    found = np.zeros(len(program.ops), OPERATION)
+    words = np.frombuffer(program.region, "<u4", len(program.ops) * isa.DESCRIPTOR_WORDS)
+    for operation, row in zip(found, words.reshape(len(program.ops), -1), strict=True):
+        _fill(operation, isa.decode(isa.DESCRIPTOR_FIELDS, row.tolist()), config)
     return found
+
+
+def combine(parts):
+    """Operations of several programs, one after the other, each filled up to the longest: OPERATION [programs * n]."""
+    found = np.zeros((len(parts), max(map(len, parts))), OPERATION)
+    for row, part in zip(found, parts, strict=True):
+        row[: len(part)] = part
+    return found.reshape(-1)
 
 
 def _fill(o, f, config):
@@ -56,7 +62,11 @@ def _fill(o, f, config):
         o["first"][v] = FIRST_VECTOR if o["vector"] else FIRST
         if o["vector"]:
             tap = ceil((1 << kd) / config.words_per_beat)
-            block = 0 if f["op"] == Op.POOL else o["taps"] * tap + (config.lanes * PARAMETER_BYTES // config.bus_bytes << kd)
+            block = (
+                0
+                if f["op"] == Op.POOL
+                else o["taps"] * tap + (config.lanes * PARAMETER_BYTES // config.bus_bytes << kd)
+            )
             o["full"][v], o["parameters"][v] = f[f"words{v}"], block
             o["drain_cycles"][v] = max(1, config.lanes // config.post_lanes) << kd
             o["drain_beats"][v] = ceil((config.lanes << kd) / config.bus_bytes)

@@ -32,6 +32,7 @@ def compiled(function):
     finally:
         numba.config.CACHE_DIR = others
 
+
 _MACHINE = (
     # The configuration and the memory; ``beat_256``: cycles of a beat * 256
     ((), "t slots trackers read_latency fifo_beats in_flight burst_beats beat_256 rigid unstacked operations"),
@@ -39,8 +40,10 @@ _MACHINE = (
     ((), "seq_free fetch_free drop_until c_head c_level admitted live previous"),
     # The running tile: its time, its weight beats; drain of the sums of the last tile and of the one before
     ((), "a_begin a_end a_beats o_free o_before started"),
-    # The dealt tile; ``n_start``: when it can start at the earliest
-    ((), "n_dealt n_op n_program n_variant n_longest n_total n_fragments n_candidates n_start n_loaded"),
+    # The dealt tile; ``n_start``: when it can start at the earliest; ``n_waits``: up to when
+    # its loading waits for lines; ``n_weights``: when its weights begin to come
+    ((), "n_dealt n_op n_program n_variant n_longest n_total n_fragments n_candidates"),
+    ((), "n_start n_loaded n_waits n_weights"),
     # Exit unit
     ((), "x_slot x_end x_tables"),
     # Counts

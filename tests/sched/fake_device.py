@@ -98,6 +98,9 @@ class FakeDevice(Device):
     async def cycle(self):
         return self.now
 
+    async def busy(self, cycles):
+        self._advance(self.now + cycles)
+
     async def submit(self, accesses):
         values = []
         self.wakes += 1

@@ -193,3 +193,22 @@ def test_completions_of_strangers_are_errors():
 
     with pytest.raises(ServingError, match="completion of slot 0 with tag 77, which nobody admitted"):
         asyncio.run(main())
+
+
+def test_decisions_take_the_host_time():
+    """Every request to the policy costs its cycles before anything comes of it."""
+
+    async def main(cycles):
+        device = FakeDevice(bus_cycles=0)
+        driver = Driver(device)
+        await driver.start()
+        await driver.load_program(chain([3]))
+        return await serve(driver, requests_at(1000, 5000), make_policy("serial"), decision_cycles=cycles)
+
+    free, paid = asyncio.run(main(0)), asyncio.run(main(150))
+    assert [b.stamp - a.stamp for a, b in zip(free, paid, strict=True)] == [150, 150]
+
+
+def test_a_negative_decision_time_is_refused():
+    with pytest.raises(ServingError, match="decision_cycles = -1, it must be at least 0"):
+        asyncio.run(serve(None, [], make_policy("serial"), decision_cycles=-1))
