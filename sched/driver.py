@@ -175,7 +175,7 @@ class Driver:
             raise DriverError(f"slot {slot} is taken by the sample with tag {state.tag}")
         place = loaded.tensors[loaded.input_tensor]
         expected = place.height * place.line_beats * loaded.bus_bytes
-        if image is not None and image.ndim != 1:
+        if getattr(image, "ndim", 1) != 1:
             image = loaded.pack_input(image)
         if image is not None and len(image) != expected:
             raise DriverError(f"{loaded.name}: an image is {expected} bytes, this one has {len(image)}")
