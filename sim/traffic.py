@@ -1,20 +1,32 @@
-"""When requests come: Poisson, bursts, a file of timestamps; and which image each of them brings.
+"""When requests come: Poisson, bursts, cameras, a file of timestamps; and which image each of them brings.
 
 Rates are requests per cycle, times are cycles. The same seed gives the same arrivals.
 """
 
 import math
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from fluidnpu.sched.request import Request
 
-__all__ = ["LEAD_IN", "SHAPES", "Trace", "TrafficError", "arrivals", "bursts", "make_trace", "poisson", "read_times"]
+__all__ = [
+    "LEAD_IN",
+    "SHAPES",
+    "Trace",
+    "TrafficError",
+    "arrivals",
+    "bursts",
+    "cameras",
+    "make_trace",
+    "poisson",
+    "read_times",
+]
 
 # No request comes before this cycle: the host sets up the NPU meanwhile.
 LEAD_IN = 2000
-SHAPES = ("poisson", "bursts")
+SHAPES = ("poisson", "bursts", "cameras")
 
 
 class TrafficError(ValueError):
@@ -74,8 +86,25 @@ def bursts(rate, count, seed=1, burst=8.0, on_share=0.25):
     return _whole(np.array(found))
 
 
+def cameras(rate, count, seed=1, streams=8, jitter=0.1):
+    """Arrivals from ``streams`` cameras, each with the same period and a random phase.
+
+    Every frame comes up to ``jitter`` periods early or late (uniform). The mean rate of all together is ``rate``.
+    """
+    _check(rate, count)
+    if streams < 1 or not 0 <= jitter <= 0.5:
+        raise TrafficError(f"{streams} cameras with a jitter of {jitter} periods: at least 1, and within 0..0.5")
+    random = np.random.default_rng(seed)
+    period, frames = streams / rate, -(-count // streams)
+    times = period * (random.random((1, streams)) + np.arange(frames)[:, None])
+    times = times + period * (jitter + random.uniform(-jitter, jitter, times.shape))
+    return _whole(np.sort(times.ravel())[:count])
+
+
 def read_times(path):
     """Timestamps of a text file: one number per line, any unit and origin; empty lines and ``#`` comments are skipped.
+
+    A .csv file has a first line of names; its first column holds numbers or dates (ISO 8601).
 
     Returns float64, sorted, from 0. TrafficError names file and line.
     """
@@ -85,19 +114,30 @@ def read_times(path):
         why = error.strerror if isinstance(error, OSError) else "not a text file"
         raise TrafficError(f"timestamps {path}: {why}") from None
     times = []
+    table = Path(path).suffix == ".csv"
     for number, line in enumerate(lines, 1):
-        text = line.partition("#")[0].strip()
-        if not text:
+        text = line.partition("," if table else "#")[0].strip()
+        if not text or (table and number == 1):
             continue
-        try:
-            times.append(float(text))
-        except ValueError:
-            times.append(math.nan)
+        times.append(_moment(text))
         if not math.isfinite(times[-1]):
             raise TrafficError(f"timestamps {path}, line {number}: {text[:40]!r} is no number")
     if len(times) < 2 or min(times) == max(times):
         raise TrafficError(f"timestamps {path}: at least two different times are needed, there are {len(set(times))}")
     return np.sort(np.array(times)) - min(times)
+
+
+def _moment(text):
+    """Seconds, or whatever the unit of a number is; NaN for what is neither a number nor a date."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    whole, _, digits = text.partition(".")
+    try:
+        return datetime.fromisoformat(whole).timestamp() + float(f"0.{digits or 0}")
+    except ValueError:
+        return math.nan
 
 
 def rescale(times, rate, count=None):
@@ -115,11 +155,13 @@ def rescale(times, rate, count=None):
 
 def arrivals(shape, rate, count=None, seed=1, **options):
     """Arrivals of a shape in SHAPES, or of the file of timestamps with that path. ``count``: default 200, or all of
-    the file. ``options``: of `bursts`."""
+    the file. ``options``: of `bursts` or `cameras`."""
     if shape == "poisson":
         return poisson(rate, 200 if count is None else count, seed)
     if shape == "bursts":
         return bursts(rate, 200 if count is None else count, seed, **options)
+    if shape == "cameras":
+        return cameras(rate, 200 if count is None else count, seed, **options)
     if not Path(shape).exists():
         raise TrafficError(f"arrivals {shape!r}: neither {' nor '.join(SHAPES)} nor a file of timestamps")
     return rescale(read_times(shape), rate, count)

@@ -1,0 +1,77 @@
+"""Runs points on Dask distributed: what is finished is kept, what a lost worker had is run again.
+
+A worker gets cases (networks measured beforehand) as the results of tasks: Dask makes them again when the worker that
+held them is gone.
+"""
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+
+from .run import run_point
+
+__all__ = ["Store", "run_points"]
+
+
+class Store:
+    """Finished points, a file each. ``folder`` is named after the code's version: other code, other results."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder) / _version()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, point):
+        """Figures of a point, or None."""
+        try:
+            return json.loads((self.folder / f"{point.key}.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return None
+
+    def put(self, point, figures):
+        """Keep the figures of a point; a reader never sees half a file."""
+        part = self.folder / f"{point.key}.part"
+        part.write_text(json.dumps(figures))
+        part.replace(self.folder / f"{point.key}.json")
+
+
+def run_points(client, points, cases, store, tell=None):
+    """dict point -> figures of every point; those that the store has are not run again.
+
+    client : distributed.Client; cases : dict Point.npu -> Case; store : Store
+    tell : function (points done, of how many, latest point) or None
+
+    Raises what a point raises, after the points that are under way.
+    """
+    from distributed import as_completed
+
+    found = {p: figures for p in points if (figures := store.get(p)) is not None}
+    missing = list({p.key: p for p in points if p not in found}.values())
+    if tell:
+        tell(len(points) - len(missing), len(points), None)
+    there = {
+        npu: client.submit(pickle.loads, raw, key=f"case-{hashlib.sha256(raw).hexdigest()}")
+        for npu, raw in ((n, pickle.dumps(c)) for n, c in cases.items() if any(p.npu == n for p in missing))
+    }
+    futures = {client.submit(run_point, p, there[p.npu], key=f"point-{p.key}", retries=2): p for p in missing}
+    done = len(points) - len(missing)
+    for future in as_completed(list(futures)):
+        point = futures[future]
+        store.put(point, future.result())
+        done += 1
+        future.release()
+        if tell:
+            tell(done, len(points), point)
+    return {p: store.get(p) for p in points}
+
+
+def _version():
+    """Digest of the code that results depend on."""
+    root = Path(__file__).parent.parent.parent
+    digest = hashlib.sha256()
+    files = [*(root / "sched").rglob("*.py"), *(root / "sim/tiles").rglob("*.py"), *(root / "sim/cycle").rglob("*.py")]
+    files += [root / "sim" / name for name in ("mixes.py", "traffic.py", "timed_npu.py", "decisions.py")]
+    files += [Path(__file__).parent / name for name in ("points.py", "cases.py", "run.py")]
+    for file in sorted(files):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
