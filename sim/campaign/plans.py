@@ -1,15 +1,18 @@
 """Which points a study has: named sets, and the factorial."""
 
+from dataclasses import replace
+from inspect import signature
 from itertools import product
 
 from fluidnpu.sched.policies import POLICIES
 
 from .points import Point
 
-__all__ = ["BASELINE", "LOADS", "OURS", "PLANS", "plan", "variants_of_ours"]
+__all__ = ["BASELINE", "LOADS", "OURS", "PARTS", "PLANS", "SOME", "make_plan"]
 
 BASELINE, OURS = "lazy", "fluid"  # the headline compares the second with the first
-BATCHING = ("lazy", "lazy-fair", "adaptive", "aimd", "srtf-ee", "serial")  # baselines that are best somewhere
+ABLATED = (BASELINE, "lazy-fair", "adaptive", OURS)
+SOME = (BASELINE, "lazy-fair", "adaptive", "srtf-ee", OURS)
 LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1)
 HEADLINE_LOADS = (0.2, 0.4, 0.6, 0.8, 0.9)
 SLOS = (1.5, 2.0, 3.0, 5.0, 10.0)
@@ -17,64 +20,84 @@ CONFIGS = ("edge", "gemmini16", "hub")
 HOST = 400  # cycles: 2 us at 200 MHz
 SEEDS = 6
 MODES = tuple({"rigid": r, "unstacked": u} for r, u in product((False, True), repeat=2))
+# Ours with one part switched off, or one more switched on: label -> options
+PARTS = {
+    "no merging": (("merge", "never"),),
+    "merge always": (("merge", "always"),),
+    "merging for the mean alone": (("miss_cost", 0.0),),
+    "rates not learned": (("learn", False),),
+    "first come leads": (("leader", "arrival"),),
+    "least remaining leads": (("leader", "remaining"),),
+    "late keep their turn": (("late", "keep"),),
+    "late are shed": (("late", "shed"),),
+    "leave early": (("leave", True),),
+    "skip heads": (("skip", True),),
+}
 
 
 def _points(group, policies, loads, seeds, **common):
-    """Points of every policy (name or (name, options)), load and seed."""
+    """Points of every policy (name, or (name, options)), load and seed."""
     found = []
     for policy, load, seed in product(policies, loads, range(1, seeds + 1)):
         name, options = policy if isinstance(policy, tuple) else (policy, ())
-        if name in POLICIES:
-            found.append(Point(group, policy=name, options=options, load=load, seed=seed, **common))
+        found.append(Point(group, policy=name, options=options, load=load, seed=seed, **common))
     return found
 
 
-def variants_of_ours():
-    """(label, options) of ours with one part switched off at a time."""
-    return [(label, tuple(sorted(options.items()))) for label, options in POLICIES[OURS].parts.items()]
+def _parts():
+    """Ours with each of the `PARTS` that it knows."""
+    known = signature(POLICIES[OURS]).parameters
+    return [(OURS, options) for options in PARTS.values() if all(name in known for name, _ in options)]
 
 
-def _headline(workload, requests, seeds):
+def _ablation(policies, loads, seeds, **common):
     """2x2x2: rigid or fluid, unstacked or stacked, baselines or ours; loads of what the rigid, unstacked NPU does."""
-    npu = {"workload": workload, "config": "edge", "reference": "rigid", "requests": requests}
     return [
         point
         for mode in MODES
+        for point in _points("ablation", policies, loads, seeds, reference="rigid", **common, **mode)
+    ]
+
+
+def _check(*workloads):
+    """The same points on the tile model and on the cycle model."""
+    few = (BASELINE, "adaptive", OURS)
+    return [
+        point
+        for workload, device in product(workloads, ("tiles", "cycles"))
         for point in _points(
-            "ablation", (BASELINE, "lazy-fair", "adaptive", OURS), HEADLINE_LOADS, seeds, **npu, **mode
+            "check", few, (0.4, 0.8), 2, workload=workload, config="edge", device=device, requests=1000
         )
     ]
 
 
-def default_plan(workloads):
-    """Every figure of the page, in about half an hour on two cores."""
+def _default(workloads, traces):
     main = "resnet8" if "resnet8" in workloads else "digits"
     edge = {"workload": main, "config": "edge"}
-    some = (BASELINE, "lazy-fair", "adaptive", "srtf-ee", OURS)
-    found = _headline(main, 10_000, SEEDS)
-    found += _points("policies", POLICIES, LOADS, SEEDS, requests=4000, **edge)
-    found += _points("host", some, (0.4, 0.6, 0.8, 0.9), SEEDS, requests=4000, decision_cycles=HOST, **edge)
-    ours = [(OURS, options) for _, options in variants_of_ours()]
-    found += _points("parts", ours, (0.4, 0.6, 0.8, 0.9, 1.1), SEEDS, requests=4000, **edge)
+    found = _ablation(ABLATED, HEADLINE_LOADS, SEEDS, requests=10_000, **edge)
+    edge["requests"] = 4000
+    found += _points("policies", POLICIES, LOADS, SEEDS, **edge)
+    found += _points("host", SOME, (0.4, 0.6, 0.8, 0.9), SEEDS, decision_cycles=HOST, **edge)
+    found += _points("parts", _parts(), (0.4, 0.6, 0.8, 0.9, 1.1), SEEDS, **edge)
     for slo in SLOS:
-        found += _points("slo", some, (0.6, 0.8), 5, slo=slo, requests=4000, **edge)
-    for shape in ("bursts", "cameras", "azure"):
-        found += _points("arrivals", some, (0.6, 0.8), 5, arrivals=shape, requests=4000, **edge)
+        found += _points("slo", SOME, (0.6, 0.8), 5, slo=slo, **edge)
+    for shape in ("bursts", "cameras", *traces):
+        found += _points("arrivals", SOME, (0.6, 0.8), 5, arrivals=shape, **edge)
     for mix in ("easy", "hard", "shift"):
-        found += _points("mixes", some, (0.6, 0.8), 5, mix=mix, requests=4000, **edge)
-    found += _points("shift", [OURS, *ours], (0.8,), SEEDS, mix="shift", requests=10_000, **edge)
+        found += _points("mixes", SOME, (0.6, 0.8), 5, mix=mix, **edge)
+    edge["requests"] = 10_000
+    found += _points("shift", [OURS, *_parts()], (0.8,), SEEDS, mix="shift", **edge)
+    found += _check(*dict.fromkeys(("digits", main)))
     for workload, config, bandwidth in product(workloads, CONFIGS, ("full", "half")):
+        npu = {"workload": workload, "config": config, "bandwidth": bandwidth, "requests": 1000}
         mix = "easy" if workload == "resnet50" else "answers"
-        npu = {"workload": workload, "config": config, "bandwidth": bandwidth, "mix": mix}
-        found += _points("networks", ("lazy-fair", "adaptive", OURS), (0.4, 0.8), 5, requests=1000, **npu)
+        found += _points("networks", ("lazy-fair", "adaptive", OURS), (0.4, 0.8), 5, mix=mix, **npu)
     return found
 
 
-def full_plan(workloads):
-    """The factorial."""
-    found = default_plan(workloads)
-    mixes = ("answers", "easy", "hard", "shift")
-    shapes = ("poisson", "bursts", "cameras", "azure")
+def _full(workloads, traces):
+    found = _default(workloads, traces)
+    shapes, mixes = ("poisson", "bursts", "cameras", *traces), ("answers", "easy", "hard", "shift")
     for w, c, b, a, m, slo in product(workloads, CONFIGS, ("full", "half"), shapes, mixes, SLOS):
         if m == "answers" and w == "resnet50":
             continue  # random weights have no answers
@@ -84,21 +107,24 @@ def full_plan(workloads):
     return found
 
 
-def quick_plan(workloads):
-    """A few points of every figure, within a minute: does everything work?"""
+def _quick(workloads, traces):
     edge = {"workload": "digits", "config": "edge", "requests": 300}
     few = (BASELINE, "adaptive", OURS)
-    found = []
-    for mode in MODES:
-        found += _points("ablation", few, (0.4, 0.8), 2, reference="rigid", **edge, **mode)
+    found = _ablation(few, (0.4, 0.8), 2, **edge)
     found += _points("policies", few, (0.4, 0.8), 2, **edge)
     found += _points("host", few, (0.8,), 2, decision_cycles=HOST, **edge)
+    found += _points("parts", _parts()[:2], (0.8,), 2, **edge)
+    found += [replace(point, requests=300) for point in _check("digits") if point.seed == 1]
     return found
 
 
-PLANS = {"default": default_plan, "full": full_plan, "quick": quick_plan}
+PLANS = {"default": _default, "full": _full, "quick": _quick}
 
 
-def plan(name, workloads):
-    """Points of a named plan, each once per group. workloads : names of networks that are there."""
-    return list(dict.fromkeys(PLANS[name](list(workloads))))
+def make_plan(name, workloads, traces=()):
+    """Points of a named plan, each once per group.
+
+    "default": every figure of the page, about half an hour on two cores; "full": the factorial; "quick": a few points
+    of every kind, within a minute. workloads, traces : names of networks and of timestamp files that are there
+    """
+    return list(dict.fromkeys(PLANS[name](list(workloads), list(traces))))

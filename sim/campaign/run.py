@@ -3,14 +3,13 @@
 import time
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from fluidnpu.sched.bounds import least_mean, least_misses
 from fluidnpu.sched.policies import POLICIES, make_policy
 from fluidnpu.sched.request import DROPPED, Request
 
-from ..traffic import LEAD_IN, arrivals, read_times, rescale
+from ..traffic import LEAD_IN, arrivals, rescale
 
 __all__ = ["LAST", "WARM_UP", "run_point", "traffic_of"]
 
@@ -23,8 +22,8 @@ def traffic_of(point, case):
     mix = case.mix(point.mix)
     count = point.requests + round(WARM_UP * point.requests)
     rate = point.load * case.capacity(point.reference, mix.rates())
-    if Path(point.arrivals).is_file():
-        times = read_times(point.arrivals)
+    if point.arrivals in case.traces:
+        times = case.traces[point.arrivals]
         first = np.random.default_rng(point.seed).integers(max(1, len(times) - count + 1))
         times = rescale(times[first : first + count] - times[first], rate)
     else:

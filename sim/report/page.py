@@ -122,6 +122,7 @@ def render_page(records, labels, metrics, stories, pictures, timelines):
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     common, own = common_options(records)
     return environment.from_string(template).render(
+        css=files(__package__).joinpath("templates/page.css").read_text(),
         title=_title(records),
         facts=_facts(records),
         headlines=headlines(records, labels, metrics),

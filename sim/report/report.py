@@ -15,7 +15,7 @@ from .style import RC, themed
 from .timeline import draw_timeline, timeline_title
 from .words import file_name, label_records
 
-__all__ = ["write_report"]
+__all__ = ["svg_text", "write_report"]
 
 PNG_DPI = 130
 
@@ -46,7 +46,7 @@ def write_report(records, folder) -> Path:
         with rc_context({**RC, "svg.hashsalt": name}):
             figure = draw_timeline(story, timeline_title(story, label.text))
             FigureCanvasAgg(figure).print_figure(folder / f"{name}.png", dpi=PNG_DPI)
-            svg = _svg(figure)
+            svg = svg_text(figure)
         (folder / f"{name}.svg").write_text(svg)
         timelines.append((themed(svg), f"{name}.svg"))
     pictures = {
@@ -57,13 +57,13 @@ def write_report(records, folder) -> Path:
     drawn = {}
     for name, draw in pictures.items():
         with rc_context({**RC, "svg.hashsalt": name}):
-            drawn[name] = themed(_svg(draw()))
+            drawn[name] = themed(svg_text(draw()))
     page = folder / "index.html"
     page.write_text(render_page(records, labels, metrics, stories, drawn, timelines))
     return page
 
 
-def _svg(figure):
+def svg_text(figure):
     """A figure as SVG text, the same for the same figure."""
     text = io.StringIO()
     FigureCanvasAgg(figure).print_figure(text, format="svg", metadata={"Date": None})
