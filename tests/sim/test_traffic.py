@@ -7,6 +7,7 @@ from fluidnpu.sim.traffic import (
     TrafficError,
     arrivals,
     bursts,
+    cameras,
     make_trace,
     poisson,
     read_times,
@@ -78,7 +79,7 @@ def test_bad_arguments(tmp_path):
         bursts(1, 1, on_share=2)
     with pytest.raises(TrafficError, match="burst is -1"):
         bursts(1, 1, burst=-1)
-    with pytest.raises(TrafficError, match="neither poisson nor bursts nor a file"):
+    with pytest.raises(TrafficError, match="neither poisson nor bursts nor cameras nor a file"):
         arrivals("nowhere.txt", 1)
     path = tmp_path / "two"
     path.write_text("1\n2\n")
@@ -105,3 +106,28 @@ def test_trace_gives_every_request_its_image():
     assert [int(r.image[0, 0, 0]) for r in plain.requests] == [*range(10), 0, 1] and plain.labels == {}
     with pytest.raises(TrafficError, match="there are no images"):
         make_trace("d", [0], images[:0])
+
+
+@pytest.mark.parametrize("streams", [1, 8])
+def test_cameras_are_periodic(streams):
+    times = cameras(RATE, 4000, 1, streams=streams, jitter=0.1)
+    period = streams / RATE
+    assert len(times) == 4000 and (np.diff(times) >= 0).all()
+    assert np.diff(times).mean() == pytest.approx(1 / RATE, rel=0.02)
+    counts = np.histogram(times, np.arange(2 * period, times[-1] - 2 * period, 10 * period))[0]
+    assert abs(counts - 10 * streams).max() <= 2 * streams  # Poisson would deviate by sqrt(10 streams) often
+    assert np.array_equal(arrivals("cameras", RATE, 4000, 1, streams=streams), times)
+
+
+def test_a_table_of_dates(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("TIMESTAMP,Tokens\n2023-11-16 18:15:46.6800000,374\n2023-11-16 18:15:50.1800000,396\n")
+    assert read_times(path) == pytest.approx([0.0, 3.5])
+    path.write_text("t,x\nnever,1\n")
+    with pytest.raises(TrafficError, match=r"log.csv, line 2: 'never' is no number"):
+        read_times(path)
+
+
+def test_bad_cameras():
+    with pytest.raises(TrafficError, match=r"0 cameras with a jitter of 0.1 periods"):
+        cameras(RATE, 10, streams=0)

@@ -5,14 +5,14 @@ import re
 import pytest
 from fluidnpu.sim.report import draw_timeline, read_story
 from fluidnpu.sim.report.moments import find_moment
-from fluidnpu.sim.report.report import _svg
+from fluidnpu.sim.report.report import svg_text
 from fluidnpu.sim.report.timeline import bubbles, collect_marks
 from report_runs import Script, merging_run, world_run
 
 
 def picture(story):
     figure = draw_timeline(story, "a title")
-    return figure, _svg(figure)
+    return figure, svg_text(figure)
 
 
 def group(svg, name):
