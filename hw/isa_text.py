@@ -152,6 +152,8 @@ A slot that reaches an operation which breaks one of these fails with code DESCR
   multiples of kd; 1 <= words <= words of a pixel / kd; POOL, DEPTHWISE: ceil(words / words of a beat) * kd are the
   beats that out_channels take; a chunk that is not the whole pixel is whole c-tiles (POOL, DEPTHWISE: a multiple of kd
   beats); weight_beats is the length of the weight stream (POOL: 0).
+- in_packed, out_packed: only with CONV, nseg = 1 and more than one word in a beat; the pixel's beats (of the second
+  operand too) are 1. in_packed: words = 1, kd = 1. out_packed: out_channels fit a word, out_w is whole beats.
 - residual: res_offset is a multiple of the bus width; res_pixel_beats is not 0, rows of the second operand do not
   overlap and out_channels fit its pixel; res_producer is NO_PRODUCER or an earlier index, then with
   res_producer_nseg > 0; the three shifts are within -31..0; add_clamp_min <= add_clamp_max.

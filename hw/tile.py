@@ -110,6 +110,7 @@ class Layouts:
                 "single_rounding": 1,
                 "vector": 1,  # DEPTHWISE, POOL: results come row by row, without jobs
                 "words": 10,  # blocks of a vector tile
+                "packed": 1,  # a pixel is one word, a beat holds as many pixels as words
                 "pool": 1,  # requantiser below instead of the per-channel parameters
                 "average": 1,
                 "padded_average": 1,
@@ -130,6 +131,7 @@ class Layouts:
                 "pc": 16,
                 "lines": 16,  # of the layer
                 "nseg": 8,
+                "packed": 1,  # seg_w and out_w count beats, each of them as many pixels as words
                 "seg_w": self.row_count,
                 "out_w": DIMENSION_BITS,
                 "out_offset": 32,

@@ -9,9 +9,10 @@ from .program import TensorPlace
 __all__ = ["lay_out", "place_tensors"]
 
 
-def lay_out(rewritten, steps, config, reuse=True):
+def lay_out(rewritten, steps, config, reuse=True, packed=frozenset()):
     """Where every tensor lies while ``steps`` run; returns (dict name -> TensorPlace, arena bytes, producer).
 
+    packed : names of tensors (packing.packed_tensors) whose pixels take a word each
     producer : dict name -> index of the operation that completes the tensor
     Tensors inside of others (Rewritten.inside) share their pixels' pitch. Outputs stay to the end.
     """
@@ -53,7 +54,8 @@ def lay_out(rewritten, steps, config, reuse=True):
             tail[image.name] = (beats - pitch[image.name]) * config.bus_bytes
     order = sorted(first_write, key=first_write.get)
     tensors = [(n, *shapes[n].shape, pitch[n]) for n in order]
-    places, size = place_tensors(tensors, first_write, last_read, config.bus_bytes, reuse, tail)
+    packing = dict.fromkeys(packed, config.words_per_beat)
+    places, size = place_tensors(tensors, first_write, last_read, config.bus_bytes, reuse, tail, packing)
     for name in rewritten.inside:
         root, channel = rewritten.place_of(name)
         h, w, c = shapes[name].shape
@@ -63,7 +65,7 @@ def lay_out(rewritten, steps, config, reuse=True):
     return places, size, producer
 
 
-def place_tensors(tensors, first_write, last_read, bus_bytes, reuse=True, tail=None):
+def place_tensors(tensors, first_write, last_read, bus_bytes, reuse=True, tail=None, packing=None):
     """Offsets for tensors; returns (dict name -> TensorPlace, arena bytes).
 
     A tensor lives from the operation that writes it to the last one that reads it. A tile has read all its inputs
@@ -75,12 +77,14 @@ def place_tensors(tensors, first_write, last_read, bus_bytes, reuse=True, tail=N
     tensors : list of (name, height, width, channels, pixel_beats), in order of their first write
     first_write, last_read : dicts name -> index of an operation (-1: before the program starts)
     tail : dict name -> bytes behind the tensor that may be read with it, whatever they hold
+    packing : dict name -> pixels to a beat, where it is not 1
     reuse : False gives every tensor memory of its own, so that all can be looked at afterwards
     """
     places, top = {}, 0
     living = []  # (offset, end, last read)
     for name, height, width, channels, pixel_beats in tensors:
-        line_beats = width * pixel_beats
+        packed = (packing or {}).get(name, 1)
+        line_beats = ceil(width / packed) * pixel_beats
         size = height * line_beats * bus_bytes
         extra = (tail or {}).get(name, 0)
         start = first_write[name]
@@ -92,5 +96,5 @@ def place_tensors(tensors, first_write, last_read, bus_bytes, reuse=True, tail=N
             offset = max(offset, high)
         living.append((offset, offset + size, last_read[name]))
         top = max(top, offset + size + extra)
-        places[name] = TensorPlace(name, offset, height, width, channels, pixel_beats, line_beats)
+        places[name] = TensorPlace(name, offset, height, width, channels, pixel_beats, line_beats, packed)
     return places, max(top, bus_bytes)

@@ -14,6 +14,7 @@ from .blocks import prepare
 from .exits import exit_table
 from .graph import Conv, Depthwise, MaxPool, Mean, Pad, Pool
 from .lowering import CompileError, fold_options, geometry_of, lower
+from .packing import packed_tensors
 from .program import FoldedInput, OpInfo, Program, ProgramExit
 from .quantize import INT8_MIN
 from .rescale import IDENTITY
@@ -75,7 +76,8 @@ def compile_network(network, config, options=CompileOptions()):
     network, folded = _fold(rewritten.network, config, options)
     rewritten = replace(rewritten, network=network)
     steps = lower(network, config, longest)
-    places, arena_bytes, producer = lay_out(rewritten, steps, config, options.reuse_arena)
+    packed = packed_tensors(rewritten, steps, config)
+    places, arena_bytes, producer = lay_out(rewritten, steps, config, options.reuse_arena, packed)
 
     region = _Region(isa.DESCRIPTOR_BYTES * len(steps), max(config.bus_bytes, 64))
     nseg_of = dict.fromkeys(places, 1)  # of the operation that completes a tensor
@@ -149,7 +151,7 @@ def _layer(step, config, places, region, longest, nseg_of):
     layer = step.layer
     low, high = step.channels
     source, target = _seen(layer.input, places, config), places[step.output.name]
-    geometry = geometry_of(layer, config, step.addition, source.pixel_beats, target.pixel_beats)
+    geometry = geometry_of(layer, config, step.addition, source, target)
     geometry = replace(geometry, out_channels=high - low)
     try:
         variants, selection = mapping.choose_variants(config, geometry, longest)
@@ -183,7 +185,9 @@ def _layer(step, config, places, region, longest, nseg_of):
         "clamp_max": clamp[1],
         "chunk_beats": mapping.chunk_beats(config, geometry),
         "stripe_pixels": stripe_pixels,
-        "stripe_line_beats": stripe_pixels * source.pixel_beats,
+        "stripe_line_beats": geometry.stripe_beats(config),
+        "in_packed": source.packed > 1,
+        "out_packed": target.packed > 1,
         **_arithmetic(layer),
         **_residual(step.addition, places, nseg_of, low),
     }

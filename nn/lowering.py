@@ -49,9 +49,11 @@ class Step:
         return (*self.layer.inputs, self.addition.residual) if self.addition else self.layer.inputs
 
 
-def geometry_of(layer, config, addition=None, in_pixel_beats=None, out_pixel_beats=None):
-    """The layer, with what is added to it, as the mapping sees it; beats from pixel to pixel of input and output,
-    if they are known."""
+def geometry_of(layer, config, addition=None, source=None, target=None):
+    """The layer, with what is added to it, as the mapping sees it.
+
+    source, target : TensorPlace of input and output; None: pixels of whole beats, one behind the other
+    """
     (kh, kw), (sy, sx) = layer.kernel, getattr(layer, "stride", (1, 1))
     return mapping.Geometry(
         name=layer.name,
@@ -61,15 +63,17 @@ def geometry_of(layer, config, addition=None, in_pixel_beats=None, out_pixel_bea
         sy=sy,
         sx=sx,
         in_w=layer.input.width,
-        in_pixel_beats=in_pixel_beats or ceil(layer.input.channels / config.bus_bytes),
+        in_pixel_beats=source.pixel_beats if source else ceil(layer.input.channels / config.bus_bytes),
         in_words=ceil(layer.input.channels / config.lanes),
         out_w=layer.output.width,
         out_h=layer.output.height,
         out_channels=layer.output.channels,
-        out_pixel_beats=out_pixel_beats or ceil(layer.output.channels / config.bus_bytes),
+        out_pixel_beats=target.pixel_beats if target else ceil(layer.output.channels / config.bus_bytes),
         residual=addition is not None,
         depthwise=isinstance(layer, Depthwise),
         twice=isinstance(layer, (Conv, Depthwise)) and layer.weights.dtype != np.int8,
+        in_packed=source.packed if source else 1,
+        out_packed=target.packed if target else 1,
     )
 
 

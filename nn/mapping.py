@@ -55,6 +55,8 @@ class Geometry:
     residual: bool = False  # a second operand of the output's shape is read
     depthwise: bool = False
     twice: bool = False  # every word or tap is visited twice
+    in_packed: int = 1  # pixels to a beat
+    out_packed: int = 1  # the same, of the second operand too
 
     @property
     def vector(self):
@@ -81,6 +83,14 @@ class Geometry:
         """The same if a row had ``nseg`` segments of ``seg_w`` pixels."""
         return self.in_w if nseg == 1 else (seg_w - 1) * self.sx + self.kw
 
+    def stripe_beats(self, config):
+        """Beats of a stripe line."""
+        return self.beats_of_segments(*self.segments(config))
+
+    def beats_of_segments(self, nseg, seg_w):
+        """The same if a row had ``nseg`` segments of ``seg_w`` pixels."""
+        return ceil(self.pixels_of_segments(nseg, seg_w) / self.in_packed) * self.in_pixel_beats
+
     def lines(self, config):
         return self.out_h * self.segments(config)[0]
 
@@ -96,8 +106,8 @@ def _segments(geometry, config):
             f"{MAX_SEGMENTS} segments of {config.rows} rows"
         )
     for nseg, seg_w in choices:
-        window = geometry.kh * geometry.pixels_of_segments(nseg, seg_w) * geometry.in_pixel_beats
-        staged = seg_w * chunk_beats(config, geometry)
+        window = geometry.kh * geometry.beats_of_segments(nseg, seg_w)
+        staged = ceil(seg_w / geometry.out_packed) * chunk_beats(config, geometry)
         if window <= config.bank_beats * config.max_stack and staged <= config.stage_beats:
             return nseg, seg_w
     return choices[-1]
@@ -184,7 +194,8 @@ def tile_cycles(config, geometry, variant, lines, total_lines):
         step = max(rows, words, RMW_DISTANCE)
         parameters = ceil(columns * PARAMETER_BYTES / config.bus_bytes)
         steps = max(count * step, count * words + parameters)
-        return max(steps, total_rows * ceil(columns / width), total_rows * ceil(columns / config.bus_bytes))
+        written = total_rows * ceil(columns / config.bus_bytes) // geometry.out_packed
+        return max(steps, total_rows * ceil(columns / width), written)
 
     return full * c_tile(cols) + (c_tile(part) if part else 0)
 
@@ -194,13 +205,13 @@ def _tile_period(config, geometry, variant, subtiles):
     """Estimated cycles from one tile's start to the next's. ``subtiles``: lines of each fragment, tuple of tuples."""
     _, seg_w = geometry.segments(config)
     total = sum(map(sum, subtiles))
-    stripe = geometry.stripe_pixels(config) * geometry.in_pixel_beats
+    stripe = geometry.stripe_beats(config)
     window = min(geometry.sy, geometry.kh)
     loads = sum((lines - 1) * window + geometry.kh for subtile in subtiles for lines in subtile) * stripe
     reads = LOAD_DELAY + loads + weight_beats(config, geometry, variant)
     if geometry.residual:
-        reads += total * seg_w * ceil(geometry.out_channels / config.bus_bytes)
-    written = total * seg_w * geometry.out_pixel_beats
+        reads += total * seg_w * ceil(geometry.out_channels / config.bus_bytes) // geometry.out_packed
+    written = total * seg_w * geometry.out_pixel_beats // geometry.out_packed
     return max(tile_cycles(config, geometry, variant, max(map(sum, subtiles)), total), reads, written)
 
 
@@ -243,7 +254,8 @@ def layer_cycles(config, geometry, table, live):
     drain = rows * ceil(columns / min(config.post_lanes, columns))
     if geometry.vector:  # short beside its loads, which its last tile follows
         drain = tile_cycles(config, geometry, variant, max(map(sum, subtiles)), sum(map(sum, subtiles)))
-    exposed = LATENCY + drain + 3 * rows * geometry.out_pixel_beats // 2  # written, and read again by the next
+    written = rows * geometry.out_pixel_beats // geometry.out_packed
+    exposed = LATENCY + drain + 3 * written // 2  # written, and read again by the next
     return sum(periods) + max(0, exposed - sum(periods[1:]))
 
 
@@ -258,7 +270,7 @@ def fits(config, geometry, variant):
     """None if the variant obeys the rules that the descriptor check has, otherwise the limit it breaks."""
     _, seg_w = geometry.segments(config)
     kr, kd = 1 << variant.log2_kr, 1 << variant.log2_kd
-    stripe = geometry.stripe_pixels(config) * geometry.in_pixel_beats
+    stripe = geometry.stripe_beats(config)
     capacity = config.bank_beats * config.max_stack // kr
     if geometry.in_pixel_beats * config.words_per_beat > MAX_PIXEL_WORDS:
         return (
@@ -277,7 +289,7 @@ def fits(config, geometry, variant):
             f"a window of {geometry.kh} input lines takes {geometry.kh * stripe * config.bus_bytes} bytes, a bank half "
             f"holds {capacity * config.bus_bytes} (bank_bytes = {config.bank_bytes}, kr = {kr})"
         )
-    rows = kr * variant.max_lines * seg_w * chunk_beats(config, geometry)
+    rows = kr * variant.max_lines * seg_w // geometry.out_packed * chunk_beats(config, geometry)
     if rows > config.stage_beats:
         return f"a tile's output takes {rows} beats of staging, there are {config.stage_beats}"
     chunk, cols = chunk_beats(config, geometry), config.pes >> (variant.log2_kr + variant.log2_kd)
@@ -356,11 +368,11 @@ def longest_load(config, geometry, variant):
     lines = min(variant.max_lines, config.slots * geometry.lines(config))
     fragments = min(lines, config.slots)
     window = min(geometry.sy, geometry.kh)
-    stripe = geometry.stripe_pixels(config) * geometry.in_pixel_beats
+    stripe = geometry.stripe_beats(config)
     capacity = (config.bank_beats * config.max_stack >> variant.log2_kr) // stripe
     loads = min(capacity, fragments * geometry.kh + (lines - fragments) * window) * stripe << variant.log2_kr
     pixels = (lines << variant.log2_kr) * geometry.segments(config)[1]
-    return loads + (pixels * chunk_beats(config, geometry) if geometry.residual else 0)
+    return loads + (pixels // geometry.out_packed * chunk_beats(config, geometry) if geometry.residual else 0)
 
 
 def longest_tile(config, geometry, variant):

@@ -28,7 +28,10 @@ class ProgramError(ValueError):
 
 @dataclass(frozen=True)
 class TensorPlace:
-    """A tensor in the arena: NHWC, ``channels`` padded to whole beats, rows ``line_beats`` apart."""
+    """A tensor in the arena: NHWC, ``channels`` padded to whole beats, rows ``line_beats`` apart.
+
+    packed : pixels to a beat; more than one: ``channels`` are padded to a word, and rows to whole beats
+    """
 
     name: str
     offset: int  # bytes from the arena base
@@ -37,6 +40,11 @@ class TensorPlace:
     channels: int
     pixel_beats: int
     line_beats: int
+    packed: int = 1
+
+    def pixel_bytes(self, bus_bytes):
+        """From one pixel to the next."""
+        return self.pixel_beats * bus_bytes // self.packed
 
 
 @dataclass(frozen=True)
@@ -146,7 +154,7 @@ class Program:
         place = self.tensors[name]
         line = place.line_beats * self.bus_bytes
         out = np.zeros((place.height, line), np.uint8)
-        pixels = np.zeros((place.height, place.width, place.pixel_beats * self.bus_bytes), np.int8)
+        pixels = np.zeros((place.height, place.width, place.pixel_bytes(self.bus_bytes)), np.int8)
         pixels[..., : place.channels] = values
         out[:, : pixels.shape[1] * pixels.shape[2]] = pixels.reshape(place.height, -1).view(np.uint8)
         return out.reshape(-1)
@@ -156,8 +164,8 @@ class Program:
         place = self.tensors[name]
         line = place.line_beats * self.bus_bytes
         raw = np.asarray(arena[place.offset : place.offset + place.height * line]).reshape(place.height, line)
-        pixels = raw[:, : place.width * place.pixel_beats * self.bus_bytes]
-        pixels = pixels.reshape(place.height, place.width, place.pixel_beats * self.bus_bytes)
+        pixels = raw[:, : place.width * place.pixel_bytes(self.bus_bytes)]
+        pixels = pixels.reshape(place.height, place.width, place.pixel_bytes(self.bus_bytes))
         return pixels[..., : place.channels].view(np.int8)
 
     # --- file -------------------------------------------------------------------------------------------------

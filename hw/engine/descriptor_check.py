@@ -148,6 +148,7 @@ class DescriptorCheck(wiring.Component):
             Cat(*(d[name] == 0 for name in positive.split())).any()
             | Cat(*(d[name][DIMENSION_BITS:].any() for name in dimensions)).any()
             | (d.residual & self._breaks_residual_rule())
+            | self._breaks_packing_rule()
             | d.in_offset[:bus].any()
             | d.out_offset[:bus].any()
             | (d.seg_w > c.rows)
@@ -160,6 +161,17 @@ class DescriptorCheck(wiring.Component):
             | (d.maximum & (~pools | d.average))
             | (d.half_up & ~d.average)
             | (d.twice & pools)
+        )
+
+    def _breaks_packing_rule(self):
+        """Rules of in_packed and out_packed without products."""
+        c, d = self.config, self.descriptor
+        packs = c.words_per_beat > 1
+        pixel = C(c.words_per_beat - 1, 16)
+        return ((d.in_packed | d.out_packed) & ((d.op != isa.Op.CONV) | (d.nseg != 1) | (not packs))) | (
+            (d.in_packed & (d.in_pixel_beats != 1))
+            | (d.out_packed & ((d.out_pixel_beats != 1) | (d.out_channels > c.lanes) | (d.out_w & pixel).any()))
+            | (d.out_packed & d.residual & (d.res_pixel_beats != 1))
         )
 
     def _breaks_residual_rule(self):
@@ -181,14 +193,20 @@ class DescriptorCheck(wiring.Component):
         """(a, b, addend, relation, bound): a * b + addend <relation> bound."""
         d = self.descriptor
         whole = d.nseg == 1
+        wpb = exact_log2(self.config.words_per_beat)
+
+        def in_beats(pixels):
+            return Mux(d.in_packed, (pixels + (1 << wpb) - 1) >> wpb, pixels)
+
+        out_w = Mux(d.out_packed, d.out_w >> wpb, d.out_w)
         return (
             (d.out_h, d.nseg, 0, "=", d.lines),
             (d.nseg - 1, d.seg_w, 1, "<=", d.out_w),
             (d.nseg, d.seg_w, 0, ">=", d.out_w),
-            (d.in_w, d.in_pixel_beats, 0, "<=", d.in_line_beats),
-            (d.out_w, d.out_pixel_beats, 0, "<=", d.out_line_beats),
-            (d.out_w, Mux(d.residual, d.res_pixel_beats, 0), 0, "<=", d.res_line_beats),
-            (d.stripe_pixels, d.in_pixel_beats, 0, "<=", d.stripe_line_beats),
+            (in_beats(d.in_w), d.in_pixel_beats, 0, "<=", d.in_line_beats),
+            (out_w, d.out_pixel_beats, 0, "<=", d.out_line_beats),
+            (out_w, Mux(d.residual, d.res_pixel_beats, 0), 0, "<=", d.res_line_beats),
+            (in_beats(d.stripe_pixels), d.in_pixel_beats, 0, "<=", d.stripe_line_beats),
             # a stripe line holds the whole row, or the window of a segment
             (Mux(whole, d.in_w, d.seg_w - 1), Mux(whole, 1, d.sx), Mux(whole, 0, d.kw), "<=", d.stripe_pixels),
         )
@@ -217,7 +235,7 @@ class DescriptorCheck(wiring.Component):
         m.d.comb += [
             shift.eq(Mux(too_deep, 0, kd)),
             kd_mask.eq((1 << shift) - 1),
-            pixel_words.eq((d.in_pixel_beats << wpb) >> shift),
+            pixel_words.eq(Mux(d.in_packed, 1, (d.in_pixel_beats << wpb) >> shift)),
         ]
         # Beats of a weight set and of the parameters, for whole and for the last c-tile. DEPTHWISE: a tap of a block is
         # a set of one column, its blocks are whole c-tiles; POOL has neither.
@@ -242,13 +260,14 @@ class DescriptorCheck(wiring.Component):
             blocks_beats.eq(beats(var["words"]) << shift),
         ]
         positions = var["words"] << d.twice
+        staged = Mux(d.out_packed, kept >> wpb, kept)  # beats of a pixel column in front of the chunk's, of a sub-tile
         chunk = Mux(d.chunk_beats < d.out_pixel_beats, d.chunk_beats, d.out_pixel_beats)
 
         class Rules:
             SAVE, SUBTOTAL = 4, 6
             steps = (
                 (d.seg_w, var["max_lines"], 0, "<=", C(c.rows)),
-                ((kept << shift_of(kr, stack))[:24], chunk, 0, "<=", C(c.stage_beats)),
+                ((staged << shift_of(kr, stack))[:24], chunk, 0, "<=", C(c.stage_beats)),
                 (var["stripe_lines"], d.stripe_line_beats, 0, "<=", C(c.bank_beats * c.max_stack) >> kr),
                 (d.kh, d.kw, 0, "any", 0),
                 (kept, Mux(is_conv, positions, 1 << d.twice), 0, "<=", Mux(is_depthwise, VECTOR_TAPS, C(_LARGEST))),

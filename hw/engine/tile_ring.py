@@ -51,7 +51,7 @@ def connect_tile(m, engine):
         *(t[name].eq(layer[name]) for name in ("seg_w", "kh", "kw", "sx", "in_w", "in_h", "in_zero")),
         t.out_channels.eq(layer.out_channels),
         t.words.eq(words),
-        t.pixel_words.eq((layer.in_pixel_beats << wpb) >> kd),
+        t.pixel_words.eq(Mux(layer.in_packed & (wpb > 0), 1, (layer.in_pixel_beats << wpb) >> kd)),
         t.line_words.eq((layer.stripe_line_beats << wpb) >> kd),
     ]
     p = engine.post.p
@@ -62,6 +62,7 @@ def connect_tile(m, engine):
         p.vector.eq(vector),
         p.words.eq(words),
         p.pool.eq(layer.op == isa.Op.POOL),
+        p.packed.eq(layer.out_packed),
         *(
             p[name].eq(layer[name])
             for name in (
@@ -79,10 +80,11 @@ def connect_tile(m, engine):
         w.pc.eq(engine.leader_pc),
         *(
             w[name].eq(layer[name])
-            for name in (
-                "lines nseg seg_w out_w out_offset out_line_beats out_pixel_beats out_channels chunk_beats"
-            ).split()
+            for name in ("lines nseg out_offset out_line_beats out_pixel_beats out_channels chunk_beats").split()
         ),
+        # Packed pixels are written by whole beats: to the writer a row of fewer pixels
+        w.packed.eq(layer.out_packed),
+        *(w[name].eq(layer[name] >> Mux(layer.out_packed, wpb, 0)) for name in ("seg_w", "out_w")),
     ]
     engine.outstanding = Signal(range(config.trackers + 1))
     engine.members = Signal(config.slots)  # of the announced, or the last revoked tile

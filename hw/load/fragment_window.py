@@ -53,8 +53,8 @@ class FragmentWindow(Component):
         need   = (y_top + 1) * producer_nseg - 1
         place  = max(0, -x_left) * in_pixel_beats / kd (segments), 0 (whole rows)
 
-    Two multipliers: one for the fragment, one for what all rows of the tile share. Values that no legal descriptor
-    reaches wrap around.
+    With in_packed (nseg = 1) a row is ceil(in_w / words_per_beat) beats. Two multipliers: one for the fragment, one for
+    what all rows of the tile share. Values that no legal descriptor reaches wrap around.
 
     Latency: a window is offered 5 cycles after ``begin`` or after the window before it was taken, 11 with segments.
 
@@ -98,7 +98,7 @@ class FragmentWindow(Component):
         m = Module()
         c = self.config
         layer, fragment, window = self.layer, self.fragment, self.window.p
-        beat_shift = exact_log2(c.bus_bytes)
+        beat_shift, wpb = exact_log2(c.bus_bytes), exact_log2(c.words_per_beat)
 
         a, b, tile_a, tile_b = (Signal(_FACTOR, name=name) for name in ("a", "b", "tile_a", "tile_b"))
         product, tile_product = Signal(signed(34)), Signal(signed(34))
@@ -131,11 +131,14 @@ class FragmentWindow(Component):
                     m.next = "Row"
             with m.State("Row"):
                 multiply(fragment.row, layer.sy)
-                tile_multiply(layer.in_w, layer.in_pixel_beats)
+                tile_multiply(
+                    Mux(layer.in_packed, (layer.in_w + c.words_per_beat - 1) >> wpb, layer.in_w), layer.in_pixel_beats
+                )
                 m.next = "Address"
             with m.State("Address"):
                 multiply(y_top, layer.in_line_beats)
-                tile_multiply(layer.pad_left, (layer.in_pixel_beats << exact_log2(c.words_per_beat)) >> self.log2_kd)
+                pixel_words = Mux(layer.in_packed & (wpb > 0), 1, (layer.in_pixel_beats << wpb) >> self.log2_kd)
+                tile_multiply(layer.pad_left, pixel_words)
                 m.d.sync += [
                     window.slot.eq(fragment.slot),
                     window.sub_tile.eq(fragment.sub_tile),

@@ -102,7 +102,7 @@ class ResidualLoader(Component):
         m.submodules.windows = ResetInserter(drop)(windows)
 
         # The present tile, kept because it may run on while the next one is announced
-        copied = ("nseg seg_w out_w chunk_beats res_offset res_line_beats res_pixel_beats res_producer "
+        copied = ("nseg seg_w out_w out_packed chunk_beats res_offset res_line_beats res_pixel_beats res_producer "
                   "res_producer_nseg").split()  # fmt: skip
         tile = Signal(
             data.StructLayout(
@@ -120,6 +120,7 @@ class ResidualLoader(Component):
             *(rows[name].eq(1) for name in ("kh", "kw", "sy", "sx")),
             *(rows[name].eq(tile[name]) for name in ("nseg", "seg_w", "out_w")),
             rows.in_w.eq(tile.out_w),
+            rows.in_packed.eq(tile.out_packed),
             rows.stripe_pixels.eq(tile.seg_w),
             rows.in_offset.eq(tile.res_offset),
             rows.in_line_beats.eq(tile.res_line_beats),

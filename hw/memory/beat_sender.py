@@ -27,7 +27,7 @@ class BeatSender(Component):
     Members
     -------
     burst : stream, always ready unless ``bursts`` wait
-    pixel_valid, pixel_half, used, channel_bytes : pixels of a chunk
+    pixel_valid, pixel_half, used, channel_bytes, packed : pixels of a chunk
     stage_read, stage_data : staging buffer, data one cycle after the address
     beats : stream of data, strb, last
     chunk_free, chunk_free_half : pulse, the last beat of a chunk is read
@@ -58,6 +58,7 @@ class BeatSender(Component):
                 "pixel_half": In(1),
                 "used": In(8),
                 "channel_bytes": In(16),
+                "packed": In(1),
                 "stage_read": Out(stage_read_layout(config)),
                 "stage_data": In(8 * config.bus_bytes),
                 "beats": Out(stream.Signature(self.beat_layout)),
@@ -77,12 +78,14 @@ class BeatSender(Component):
         connect(m, ready.o, flipped(self.beats))
 
         pixels = Array(
-            Signal(data.StructLayout({"used": 8, "channel_bytes": 16}), name=f"pixel_{half}") for half in range(2)
+            Signal(data.StructLayout({"used": 8, "channel_bytes": 16, "packed": 1}), name=f"pixel_{half}")
+            for half in range(2)
         )
         with m.If(self.pixel_valid):
             m.d.sync += [
                 pixels[self.pixel_half].used.eq(self.used),
                 pixels[self.pixel_half].channel_bytes.eq(self.channel_bytes),
+                pixels[self.pixel_half].packed.eq(self.packed),
             ]
 
         # Cycle 0: the address of a beat
@@ -115,11 +118,16 @@ class BeatSender(Component):
 
         # Cycle 1: its data
         real = Signal(16)  # bytes of the part from this beat on
-        m.d.comb += real.eq(Mux(pixel.channel_bytes > place_byte, pixel.channel_bytes - place_byte, 0))
+        strobes, word_strobes = Signal(c.bus_bytes), Signal(c.lanes)
+        m.d.comb += [
+            real.eq(Mux(pixel.channel_bytes > place_byte, pixel.channel_bytes - place_byte, 0)),
+            strobes.eq(Mux(real >= c.bus_bytes, (1 << c.bus_bytes) - 1, (1 << real[:bus_bits]) - 1)),
+            word_strobes.eq(strobes),
+        ]
         m.d.sync += [
             valid_1.eq(read),
             last_1.eq(burst_ends),
-            strobes_1.eq(Mux(real >= c.bus_bytes, (1 << c.bus_bytes) - 1, (1 << real[:bus_bits]) - 1)),
+            strobes_1.eq(Mux(pixel.packed, word_strobes.replicate(c.words_per_beat), strobes)),
         ]
         m.d.comb += [
             ready.i.valid.eq(valid_1),

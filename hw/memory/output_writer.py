@@ -177,6 +177,7 @@ class OutputWriter(Component):
             sender.pixel_half.eq(self.chunk.payload.half),
             sender.used.eq(fragments.used),
             sender.channel_bytes.eq(fragments.channel_bytes),
+            sender.packed.eq(fragments.packed),
             self.stage_read.eq(sender.stage_read),
             sender.stage_data.eq(self.stage_data),
             self.chunk_free.eq(sender.chunk_free),

@@ -81,6 +81,7 @@ class FragmentRuns(Component):
     runs : stream of runs_layout
     first : with ``runs``: the first fragment of its chunk
     used : beats of a pixel in the chunk; channel_bytes : real ones of the pixel from the chunk's first beat on
+    packed : of each word of a beat
     """
 
     FRAGMENT_CYCLES = 5
@@ -100,6 +101,7 @@ class FragmentRuns(Component):
                 "first": Out(1),
                 "used": Out(8),
                 "channel_bytes": Out(16),
+                "packed": Out(1),
             }
         )
 
@@ -119,6 +121,7 @@ class FragmentRuns(Component):
             self.fragment_index.eq(index),
             self.used.eq(Mux(left < tile.chunk_beats, left, tile.chunk_beats)),
             self.channel_bytes.eq(tile.out_channels - (chunk_first << bus_bits)),
+            self.packed.eq(tile.packed),
             self.first.eq(index == 0),
             whole.eq(self.used == tile.out_pixel_beats),
             last_index.eq(index + 1 >= tile.fragments),

@@ -47,8 +47,9 @@ class Epilogue(Component):
 
     Per job one request per cycle without a gap, ordered by sub-tile, row and quad (innermost). Row n of sub-tile r goes
     to beats b .. b + used - 1 of the half, b = r * (stage_beats / kr) + n * used, used = min(chunk_beats, beats that
-    out_channels channels have left). A job that begins a chunk is taken only when its half is free and, with
-    ``residual``, its second operands are there; halves alternate.
+    out_channels channels have left); with ``packed`` to word n % words_per_beat of the sub-tile's beat
+    n // words_per_beat. A job that begins a chunk is taken only when its half is free and, with ``residual``, its
+    second operands are there; halves alternate.
 
     A block is permitted when its chunk's half is free and the CONV tiles before are drained, one per cycle; what
     follows is the array's rhythm (VectorDrain). A job waits until the vector tiles before it are drained.
@@ -177,6 +178,9 @@ class Epilogue(Component):
         after_sub_tile = Signal(layouts.sub_tile + 1)
         sub_rows = Array(tile.sub_rows[i] for i in range(c.max_stack))
         stage_row = Signal(ceil_log2(c.stage_beats))  # first beat of the present row
+        wpb = exact_log2(c.words_per_beat)
+        word_of_beat = Signal(wpb)  # packed: of the present row
+        beat_ends = Signal()  # with the present row
         byte = Signal(8 + bus_bits)
         draining = Signal()  # a job
         row_ends, sub_tile_ends, job_ends, chunk_ends = Signal(), Signal(), Signal(), Signal()
@@ -185,6 +189,7 @@ class Epilogue(Component):
             after_sub_tile.eq(sub_tile + 1),
             rows_next.eq(Mux((after_sub_tile >> tile.log2_kr).any(), 0, sub_rows[after_sub_tile[: layouts.sub_tile]])),
             row_ends.eq(quad == last_quad),
+            beat_ends.eq(~tile.packed | word_of_beat.all()),
             sub_tile_ends.eq(row_ends & (row + 1 >= rows_now)),
             job_ends.eq(sub_tile_ends & (rows_next == 0)),
             chunk_ends.eq(job.last | (next_byte >= tile.chunk_beats << bus_bits)),
@@ -209,6 +214,7 @@ class Epilogue(Component):
                 destination.tile_end.eq(vector.tile_ends),
             ]
         with m.Else():
+            widest = Mux(tile.packed, min(lane_bits, exact_log2(c.lanes)), lane_bits)
             m.d.comb += [
                 request.bank.eq(job.bank),
                 request.sub_tile.eq(sub_tile),
@@ -220,10 +226,10 @@ class Epilogue(Component):
                 destination.residual.eq(tile.residual),
                 destination.address.eq(stage_row + byte[bus_bits:]),
                 destination.offset.eq(byte[:bus_bits]),
-                destination.log2_width.eq(Mux(log2_cols < lane_bits, log2_cols, lane_bits)),
-                destination.row_end.eq(row_ends & chunk_ends),
+                destination.log2_width.eq(Mux(log2_cols < widest, log2_cols, widest)),
+                destination.row_end.eq(row_ends & chunk_ends & beat_ends),
                 destination.beats.eq(used),
-                destination.chunk_begin.eq(row_ends & chunk_ends & (stage_row == 0)),
+                destination.chunk_begin.eq(row_ends & chunk_ends & beat_ends & (stage_row == 0)),
                 destination.chunk_end.eq(job_ends & chunk_ends),
                 destination.tile_ends.eq(job.last),
                 destination.tile_end.eq(job_ends & job.last),
@@ -307,8 +313,9 @@ class Epilogue(Component):
                 with m.If(row_ends):
                     m.d.sync += [
                         quad.eq(0),
-                        byte.eq(chunk_byte),
-                        stage_row.eq(stage_row + used),
+                        byte.eq(chunk_byte + Mux(beat_ends, 0, (word_of_beat + 1) << exact_log2(c.lanes))),
+                        word_of_beat.eq(Mux(beat_ends, 0, word_of_beat + 1)),
+                        stage_row.eq(stage_row + Mux(beat_ends, used, 0)),
                         row.eq(row + 1),
                     ]
                 with m.If(sub_tile_ends):

@@ -163,7 +163,8 @@ def start_tile(m, desc):
     m.t_pixel_beats[context], m.t_line_beats[context] = layer.out_pixel_beats, layer.out_line_beats
     m.t_vector[context], m.t_pool[context] = layer.op != CONV, layer.op == POOL
     m.t_words[context] = layer.words[m.d_variant]
-    m.t_seg_w[context], m.t_out_w[context] = layer.seg_w, layer.out_w
+    m.t_packed[context] = packed = m.wpb if layer.out_packed else 1
+    m.t_seg_w[context], m.t_out_w[context] = layer.seg_w // packed, layer.out_w // packed
     m.t_offset[context], m.t_lines[context] = layer.out_offset, layer.lines
     for s in range(m.slots):
         m.tiles[s] += m.e_members >> s & 1

@@ -38,7 +38,8 @@ def take_window(m, layer):
     m.l_slot, m.l_sub, m.l_lines = m.f_slot[context, i], m.f_sub[context, i], m.f_lines[context, i]
     m.l_y_top = m.f_row[context, i] * layer.sy - layer.pad_top
     m.l_addr = (m.arena_base[m.l_slot] + layer.in_offset) // m.bus_bytes + m.l_y_top * layer.in_line_beats
-    m.l_row_beats = layer.in_w * layer.in_pixel_beats
+    pixels = -(-layer.in_w // m.wpb) if layer.in_packed else layer.in_w
+    m.l_row_beats = pixels * layer.in_pixel_beats
     m.l_need = m.l_y_top * layer.producer_nseg + layer.producer_nseg - 1
     if layer.nseg > 1:
         x_left = m.f_seg[context, i] * layer.seg_w * layer.sx - layer.pad_left

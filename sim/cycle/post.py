@@ -116,7 +116,9 @@ def take_job(m):
     m.p_state = DRAIN
     if not m.p_chunk_ends:
         return
-    # The chunk's pixels become complete one by one
+    # The chunk's pixels, or beats of packed ones, become complete one by one
+    rows //= m.t_packed[context]
+    quads *= m.t_packed[context]
     at = m.t + quads + STAGED + (ADDED if m.p_residual else 0)
     offer_chunk(m, at, m.p_job_last, 0)
     place = (m.p_rows_head + m.p_rows_count) & 63

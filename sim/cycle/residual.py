@@ -42,7 +42,7 @@ def take_window(m, layer):
     m.n_addr = (m.arena_base[m.n_slot] + layer.res_offset) // m.bus_bytes + row * layer.res_line_beats + m.n_chunk_first
     m.n_need = row * layer.res_producer_nseg + layer.res_producer_nseg - 1
     m.n_width = layer.seg_w
-    pixels = layer.out_w
+    pixels = layer.out_w // m.wpb if layer.out_packed else layer.out_w
     if layer.nseg > 1:
         first = m.f_seg[context, i] * layer.seg_w
         pixels = min(layer.seg_w, layer.out_w - first)

@@ -151,7 +151,7 @@ _FIELDS = (
     "exit_mask tiles tag res_exit res_top res_spread res_stamp chosen"),
     ((SLOTS + 1,), "k_tag k_op"),
     ((CONTEXTS,), "t_fragments t_pc t_kr t_kd t_members t_vector t_pool t_words "
-    "t_channels t_chunk t_residual t_pixel_beats t_seg_w t_out_w "
+    "t_channels t_chunk t_residual t_packed t_pixel_beats t_seg_w t_out_w "
     "t_offset t_line_beats t_lines"),
     ((STACK,), "sub_rows sub_lines"),
     ((CONTEXTS, STACK), "t_sub_rows"),

@@ -1,6 +1,7 @@
 """Checks of what a scenario did: every byte of memory, every answer, every action of the engine, every counter."""
 
 from dataclasses import dataclass, field
+from math import ceil
 
 import numpy as np
 from fluidnpu.hw import isa
@@ -113,7 +114,7 @@ def tell(config, programs, outcome, *, rigid=False, unstacked=False):
 def check_outcome(config, programs, scenario, outcome):
     """Everything about one run; ``programs``: list of Compiled. Returns its Story. The caller names the seed."""
     story = tell(config, programs, outcome, rigid=scenario.rigid, unstacked=scenario.unstacked)
-    story.places = tables = [_Places(c) for c in programs]
+    story.places = tables = [_Places(c, config.words_per_beat) for c in programs]
     for admission in outcome["admissions"]:
         compiled, course = programs[admission.program], story.courses[admission.tag]
         tensors = compiled.tensors[scenario.samples[admission.sample].image]
@@ -129,8 +130,9 @@ def check_outcome(config, programs, scenario, outcome):
 class _Places:
     """Where each operation of a program writes: tensor, its channels, its lines; and what a fragment loads."""
 
-    def __init__(self, compiled):
+    def __init__(self, compiled, words_per_beat):
         self.compiled, program = compiled, compiled.program
+        self.words_per_beat = words_per_beat
         self.program = program
         words = np.frombuffer(program.region[: len(program.ops) * isa.DESCRIPTOR_BYTES], "<u4")
         words = words.reshape(len(program.ops), isa.DESCRIPTOR_WORDS)
@@ -149,10 +151,11 @@ class _Places:
         d, (place, low) = self.ops[op], self.tensor(op)
         values, channels = source(place), slice(low, low + d["out_channels"])
         bus = self.program.bus_bytes
+        pixel = d["out_pixel_beats"] * bus // (self.words_per_beat if d["out_packed"] else 1)
         for line in range(fragment.first, fragment.first + fragment.lines):
             row, segment = divmod(line, d["nseg"])
             for x in range(segment * d["seg_w"], min((segment + 1) * d["seg_w"], d["out_w"])):
-                at = d["out_offset"] + (row * d["out_line_beats"] + x * d["out_pixel_beats"]) * bus
+                at = d["out_offset"] + row * d["out_line_beats"] * bus + x * pixel
                 arena[at : at + d["out_channels"]] = values[row, x, channels]
 
     def pixels(self, op, fragment):
@@ -169,7 +172,8 @@ class _Places:
         """Beats that a fragment loads."""
         d, rows = self.ops[op], self.layers[op].stripe_rows(fragment)
         if d["nseg"] == 1:
-            return len(rows) * d["in_w"] * d["in_pixel_beats"]
+            pixels = ceil(d["in_w"] / self.words_per_beat) if d["in_packed"] else d["in_w"]
+            return len(rows) * pixels * d["in_pixel_beats"]
         beats = 0
         segment = fragment.first % d["nseg"]
         assert fragment.lines == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fluidnpu.hw import isa
-from fluidnpu.hw.config import NpuConfig, get_config
+from fluidnpu.hw.config import get_config
 from fluidnpu.nn.zoo import make_network
 from fluidnpu.sim.cli import MODELS
 from fluidnpu.sim.cycle.device import CycleDevice, run_now
@@ -21,11 +21,10 @@ from fluidnpu.sim.simulate import run_in_simulator
 from fluidnpu.sim.study import load_program
 from group_runs import groups_on, groups_on_rtl
 from networks import draw_program
+from test_configurations import CONFIGURATIONS
 
 SEED = 78_000
 LONG = bool(os.environ.get("FLUIDNPU_LONG"))
-# A bus beat of two words, eight stacks, eight slots: what the configuration hub has, at a size that simulates quickly
-TWO_WORDS = NpuConfig("twowords", 32, 4, 64, 8, 8, 8, 8, 16384, 4096, 16)
 
 
 def forced(program, variant):
@@ -89,12 +88,12 @@ def test_random_layers_on_limited_memory(tiny):
         compare(config, build, layers_of(config, SEED + 2 + n, 20 if LONG else 4), config.slots, memory)
 
 
-@pytest.mark.parametrize("name", ["ecp5", "edge", "gemmini16", "twowords"])
+@pytest.mark.parametrize("name", [*CONFIGURATIONS, "ecp5"])
 def test_other_configurations(name):
     """Other numbers of lanes, stacks, slots, words per beat."""
-    if name in ("ecp5", "twowords") and not LONG:
-        pytest.skip("simulators of their own: FLUIDNPU_LONG=1")
-    config = TWO_WORDS if name == "twowords" else get_config(name)
+    if name == "ecp5" and not LONG:
+        pytest.skip("a simulator of its own: FLUIDNPU_LONG=1")
+    config = CONFIGURATIONS.get(name) or get_config(name)
     compare(config, npu_build(config), layers_of(config, SEED + 100, 100 if LONG else 4), config.slots)
 
 

@@ -49,6 +49,7 @@ def features(config, programs, story):
             found.add("rows left out")
         if d["chunk_beats"] < d["out_pixel_beats"]:
             found.add("chunks")
+        found |= {name for name in ("in_packed", "out_packed") if d[name]}
         if d["residual"]:
             found |= {("residual", int(d["op"])), ("residual of the image", d["res_producer"] == isa.NO_PRODUCER)}
         if d["kh"] != d["kw"]:

@@ -67,6 +67,7 @@ def broken_rule(config, d, index, ops):
     pool = d["op"] == Op.POOL
     whole = d["nseg"] == 1
     window = d["in_w"] if whole else (d["seg_w"] - 1) * d["sx"] + d["kw"]
+    in_packed, out_packed = _pixels_to_a_beat(config, d)
     rules = {
         "counted": all(d[name] for name in counted),
         "image": max(d[name] for name in ("in_w", "in_h", "out_w", "out_h")) <= 4095,
@@ -82,12 +83,17 @@ def broken_rule(config, d, index, ops):
         "lines": d["lines"] == d["out_h"] * d["nseg"],
         "segments": (d["nseg"] - 1) * d["seg_w"] < d["out_w"] <= d["nseg"] * d["seg_w"] and d["seg_w"] <= config.rows
         and (not whole or d["seg_w"] == d["out_w"]),
-        "rows": d["in_w"] * d["in_pixel_beats"] <= d["in_line_beats"]
-        and d["out_w"] * d["out_pixel_beats"] <= d["out_line_beats"],
+        "rows": ceil(d["in_w"] / in_packed) * d["in_pixel_beats"] <= d["in_line_beats"]
+        and d["out_w"] / out_packed * d["out_pixel_beats"] <= d["out_line_beats"],
+        "packed": not (d["in_packed"] or d["out_packed"])
+        or (d["op"] == Op.CONV and whole and config.words_per_beat > 1),
+        "in_packed": not d["in_packed"] or d["in_pixel_beats"] == 1,
+        "out_packed": not d["out_packed"]
+        or (d["out_pixel_beats"] == 1 and d["out_channels"] <= config.lanes and d["out_w"] % out_packed == 0),
         "channels": d["out_channels"] <= bus * d["out_pixel_beats"],
         "producer": d["producer"] == NO_PRODUCER or (d["producer"] < index and d["producer_nseg"] > 0),
         "stripe": window <= d["stripe_pixels"]
-        and d["stripe_pixels"] * d["in_pixel_beats"] <= d["stripe_line_beats"],
+        and ceil(d["stripe_pixels"] / in_packed) * d["in_pixel_beats"] <= d["stripe_line_beats"],
     }  # fmt: skip
     for name, kept in rules.items():
         if not kept:
@@ -95,11 +101,18 @@ def broken_rule(config, d, index, ops):
     return next((rule for v in range(VARIANTS) if (rule := _broken_variant(config, d, v))), None)
 
 
+def _pixels_to_a_beat(config, d):
+    """(of the input, of the output)"""
+    return tuple(config.words_per_beat if d[name] else 1 for name in ("in_packed", "out_packed"))
+
+
 def _legal_residual(config, d, index):
     bus = config.bus_bytes
+    packed = _pixels_to_a_beat(config, d)[1]
     return (
         d["res_offset"] % bus == 0
-        and 0 < d["out_w"] * d["res_pixel_beats"] <= d["res_line_beats"]
+        and 0 < d["out_w"] / packed * d["res_pixel_beats"] <= d["res_line_beats"]
+        and (packed == 1 or d["res_pixel_beats"] == 1)
         and d["out_channels"] <= bus * d["res_pixel_beats"]
         and (d["res_producer"] == NO_PRODUCER or (d["res_producer"] < index and d["res_producer_nseg"] > 0))
         and all(-31 <= d[f"add_{which}shift"] <= 0 for which in ("left_", "right_", ""))
@@ -115,14 +128,15 @@ def _broken_variant(config, d, v):
     cols = config.pes // (kr * kd)
     chunk = min(d["chunk_beats"], d["out_pixel_beats"])
     vector = d["op"] != Op.CONV
+    in_packed, out_packed = _pixels_to_a_beat(config, d)
     rules = {
         "max_lines": 1 <= most <= config.max_lines and (d["nseg"] == 1 or most == 1),
         "tile rows": most * d["seg_w"] <= config.rows,
         "stripe_lines": stripes >= d["kh"],
         "bank": stripes * d["stripe_line_beats"] * kr <= config.bank_beats * config.max_stack,
-        "staging": kr * most * d["seg_w"] * chunk <= config.stage_beats,
+        "staging": kr * most * d["seg_w"] / out_packed * chunk <= config.stage_beats,
         "depth": d["in_pixel_beats"] % kd == 0 and d["stripe_line_beats"] % kd == 0,
-        "words": 1 <= words <= d["in_pixel_beats"] * config.words_per_beat // kd,
+        "words": 1 <= words <= d["in_pixel_beats"] * config.words_per_beat // in_packed // kd,
         "blocks": not vector or ceil(words / config.words_per_beat) * kd == ceil(d["out_channels"] / config.bus_bytes),
         "chunk": chunk == d["out_pixel_beats"] or (chunk % kd if vector else chunk * config.bus_bytes % cols) == 0,
         "weights": d[f"weights{v}"] % config.bus_bytes == 0,
@@ -142,7 +156,8 @@ def breaches(config, d, index):
     yield "residual of no pixels", {"residual": 1, "res_pixel_beats": 0}
     if d["residual"]:
         yield "res_offset", {"res_offset": d["res_offset"] + bus // 2}
-        yield "residual rows overlap", {"res_line_beats": d["out_w"] * d["res_pixel_beats"] - 1}
+        row = d["out_w"] // _pixels_to_a_beat(config, d)[1]
+        yield "residual rows overlap", {"res_line_beats": row * d["res_pixel_beats"] - 1}
         few = (d["out_channels"] - 1) // bus
         yield "residual channels", {"res_pixel_beats": few, "out_channels": few * bus + 1}
         yield "res_producer", {"res_producer": index, "res_producer_nseg": 1}
@@ -168,12 +183,21 @@ def breaches(config, d, index):
     yield "an empty segment", {"out_w": (segments - 1) * d["seg_w"]}
     yield "segments too short", {"out_w": segments * d["seg_w"] + 1, "out_line_beats": 65535}
     yield "seg_w", {"seg_w": config.rows + 1}
-    yield "input rows overlap", {"in_line_beats": d["in_w"] * d["in_pixel_beats"] - 1}
-    yield "output rows overlap", {"out_line_beats": d["out_w"] * d["out_pixel_beats"] - 1}
+    packed = _pixels_to_a_beat(config, d)
+    yield "input rows overlap", {"in_line_beats": ceil(d["in_w"] / packed[0]) * d["in_pixel_beats"] - 1}
+    yield "output rows overlap", {"out_line_beats": ceil(d["out_w"] / packed[1]) * d["out_pixel_beats"] - 1}
     yield "output channels", {"out_channels": d["out_pixel_beats"] * bus + 1}
     yield "producer", {"producer": index, "producer_nseg": 1}
     yield "producer_nseg", {"producer": 0, "producer_nseg": 0}
-    yield "stripe line", {"stripe_line_beats": d["stripe_pixels"] * d["in_pixel_beats"] - 1}
+    pixels_in = packed[0]
+    yield "stripe line", {"stripe_line_beats": ceil(d["stripe_pixels"] / pixels_in) * d["in_pixel_beats"] - 1}
+    for name in ("in_packed", "out_packed"):
+        if d["op"] != Op.CONV or segments > 1 or config.words_per_beat == 1:
+            yield f"{name} here", {name: 1}
+    yield "packed pixels of two beats", {"in_packed": 1, "in_pixel_beats": 2}
+    yield "packed pixels of two beats", {"out_packed": 1, "out_pixel_beats": 2}
+    yield "packed channels", {"out_packed": 1, "out_pixel_beats": 1, "out_channels": config.lanes + 1}
+    yield "packed row of half a beat", {"out_packed": 1, "out_pixel_beats": 1, "out_w": config.words_per_beat + 1}
     if segments > 1:
         yield "stripe pixels", {"stripe_pixels": d["stripe_pixels"] - 1}
     else:
@@ -195,7 +219,7 @@ def breaches(config, d, index):
             yield f"fewer weight_beats {v}", {f"weight_beats{v}": d[f"weight_beats{v}"] - 1}
         if segments > 1:
             yield f"lines of segments {v}", {f"max_lines{v}": 2}
-        words = d["in_pixel_beats"] * config.words_per_beat // kd
+        words = d["in_pixel_beats"] * config.words_per_beat // pixels_in // kd
         yield f"no words {v}", {f"words{v}": 0}
         if words < 1023:
             yield f"words {v}", {f"words{v}": words + 1}
@@ -222,9 +246,10 @@ def layer_fields(rng, config, layer, index):
     if not room:
         raise ValueError(f"a stripe of {max(v.stripe_lines for v in used)} lines does not fit {config.name}")
     kd = [rng.choice([1 << k for k in range((config.max_stack // r).bit_length())]) for r in kr]
-    if max(kd) > room:
+    packs = not vector and layer.nseg == 1 and config.words_per_beat > 1 and rng.random() < 0.5
+    if max(kd) > room or packs:
         kd = [1] * VARIANTS
-    in_pixel = max(kd) * rng.randint(1, max(1, min(4, room // max(kd))))
+    in_pixel = 1 if packs else max(kd) * rng.randint(1, max(1, min(4, room // max(kd))))
     seg_w = rng.randint(1, min(4, config.rows // max(v.max_lines for v in used)))
     out_w = seg_w if layer.nseg == 1 else (layer.nseg - 1) * seg_w + rng.randint(1, seg_w)
     pixels = max(1, min(12, room // in_pixel))  # of a stripe line
@@ -274,6 +299,8 @@ def layer_fields(rng, config, layer, index):
         d["half_up"] = rng.getrandbits(1)
     elif pool:
         d["maximum"] = rng.getrandbits(1)
+    if packs:
+        d |= _packing(rng, config, d)
     if layer.residual is not None:
         d |= _residual_fields(rng, config, d, layer.residual)
     for v, variant in enumerate(used):
@@ -283,7 +310,7 @@ def layer_fields(rng, config, layer, index):
             f"max_lines{v}": variant.max_lines,
             f"stripe_lines{v}": variant.stripe_lines,
             f"weights{v}": _aligned(rng, bus),
-            f"words{v}": rng.randint(1, in_pixel * config.words_per_beat // kd[v]),
+            f"words{v}": 1 if d["in_packed"] else rng.randint(1, in_pixel * config.words_per_beat // kd[v]),
         }
         if vector:
             words = channel_beats // kd[v] * config.words_per_beat
@@ -294,9 +321,19 @@ def layer_fields(rng, config, layer, index):
     return d
 
 
+def _packing(rng, config, d):
+    """Changes that make packed pixels of input and output, where that can be."""
+    changes = {"in_packed": int(rng.random() < 0.8)}
+    width = d["out_w"] // config.words_per_beat * config.words_per_beat
+    if width and rng.random() < 0.8:
+        changes |= {"out_packed": 1, "out_pixel_beats": 1, "out_channels": rng.randint(1, config.lanes)}
+        changes |= {"out_w": width, "seg_w": width, "chunk_beats": 1}
+    return changes
+
+
 def _residual_fields(rng, config, d, residual):
     """Fields of a legal residual addition; ``residual``: producer and its lines per row."""
-    pixel = ceil(d["out_channels"] / config.bus_bytes) + rng.choice([0, 0, 1])
+    pixel = 1 if d["out_packed"] else ceil(d["out_channels"] / config.bus_bytes) + rng.choice([0, 0, 1])
     low = rng.randint(-128, 127)
     fields = {"residual": 1, "res_offset": _aligned(rng, config.bus_bytes), "res_pixel_beats": pixel}
     fields |= {"res_line_beats": d["out_w"] * pixel + rng.randint(0, 2)}

@@ -130,12 +130,14 @@ def tile_payloads(config, tile, d):
     vector, pool = d["op"] != isa.Op.CONV, d["op"] == isa.Op.POOL
     array |= take("maximum twice") | {"vector": vector, "pool": pool}
     array |= {"lines": max(lines), "sub_lines": lines + none}
-    array |= {"words": d[f"words{v}"], "pixel_words": d["in_pixel_beats"] * wpb // kd}
+    array |= {"words": d[f"words{v}"], "pixel_words": 1 if d["in_packed"] else d["in_pixel_beats"] * wpb // kd}
     array |= {"line_words": d["stripe_line_beats"] * wpb // kd}
     post = stack | take("out_channels out_zero clamp_min clamp_max single_rounding average padded_average chunk_beats")
     post |= take("half_up bias multiplier shift") | {"sub_rows": rows + none, "vector": vector, "pool": pool}
-    post |= {"words": d[f"words{v}"]}
+    post |= {"words": d[f"words{v}"], "packed": d["out_packed"]}
     post |= take("residual " + " ".join(f.name for f in ADDITION_FIELDS))
-    write = take("lines nseg seg_w out_w out_offset out_line_beats out_pixel_beats out_channels chunk_beats")
+    write = take("lines nseg out_offset out_line_beats out_pixel_beats out_channels chunk_beats")
+    pixels = wpb if d["out_packed"] else 1  # to a beat
+    write |= {"packed": d["out_packed"], "seg_w": d["seg_w"] // pixels, "out_w": d["out_w"] // pixels}
     write |= {"pc": tile.pc, "fragments": len(tile.fragments), "log2_kr": stack["log2_kr"]}
     return array, post, write

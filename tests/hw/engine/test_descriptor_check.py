@@ -101,7 +101,9 @@ def test_every_rule(name):
     config = CONFIGS[name]
     rng = random.Random(f"rules {name}")
     layers = random_layers(rng, config, 400)
+    packed = [lambda d: d["in_packed"], lambda d: d["out_packed"] and d["residual"]]
     picked = [next(d for d in layers if test(d)) for test in (
+        *(packed if config.words_per_beat > 1 else []),
         lambda d: d["op"] == Op.CONV and d["nseg"] == 1,
         lambda d: d["op"] == Op.CONV and d["nseg"] > 1,
         lambda d: d["op"] == Op.POOL and d["kh"] * d["kw"] <= 256,
