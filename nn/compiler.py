@@ -14,7 +14,7 @@ from .blocks import prepare
 from .exits import exit_table
 from .graph import Conv, Depthwise, MaxPool, Mean, Pad, Pool
 from .lowering import CompileError, fold_options, geometry_of, lower
-from .packing import packed_tensors
+from .packing import packed_geometry, packed_tensors
 from .program import FoldedInput, OpInfo, Program, ProgramExit
 from .quantize import INT8_MIN
 from .rescale import IDENTITY
@@ -139,7 +139,7 @@ def _fold(network, config, options):
     def cost(choice):
         layers = [x for x in choice[0].layers if x.input.name == choice[0].input.name]
         try:
-            return sum(mapping.group_cycles(config, geometry_of(layer, config), 1 << 30) for layer in layers)
+            return sum(mapping.group_cycles(config, packed_geometry(layer, config), 1 << 30) for layer in layers)
         except mapping.MappingError:
             return float("inf")
 
