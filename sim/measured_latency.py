@@ -21,23 +21,29 @@ __all__ = ["cached_latency", "measure_latency", "operation_cycles", "run_groups"
 _INDEX_MASK = (1 << PC_INDEX_BITS) - 1
 
 
-def measure_latency(build, config, program, memory=IDEAL, unstacked=False):
+def measure_latency(build, config, program, memory=IDEAL, unstacked=False, live=None):
     """LatencyTable of ``program``: for n = 1 .. slots, n samples go through all operations together.
 
     T[l][n] is the time from the moment in which operation l - 1 is complete for all of them to the moment in which l
     is; the times of a run add up to the whole. A JUMP takes no time of its own. ``build``: the RTL's simulator; None:
     the cycle model, which gives the same.
+
+    live : the n that are measured, 1 and the slots among them (default: all); what lies between is interpolated
     """
-    arguments = {"program": program, "slots": config.slots, "unstacked": unstacked}
+    live = list(range(1, config.slots + 1)) if live is None else sorted(live)
+    if live[0] != 1 or live[-1] != config.slots:
+        raise ValueError(f"measured for {live} samples: 1 and {config.slots}, the slots, must be among them")
+    arguments = {"program": program, "live": live, "unstacked": unstacked}
     size = memory_bytes_for(program, config.slots)
     if build is None:
         device = CycleDevice(config, memory, size)
         runs = run_now(run_groups(device, device.events, size, **arguments))
     else:
         runs = run_in_simulator(build, measure_in_simulator, memory=memory, size=size, **arguments)
+    measured = np.array([operation_cycles(program, events) for events in runs], float)
     table = np.zeros((len(program.ops), config.slots + 1))
-    for n, events in enumerate(runs, 1):
-        table[:, n] = operation_cycles(program, events)
+    for row, cycles in zip(table, measured.T, strict=True):
+        row[1:] = np.interp(np.arange(1, config.slots + 1), live, cycles)
     where = "cycle model" if build is None else "RTL"
     return LatencyTable(table, tuple(op.name for op in program.ops), f"measured on the {where} of {config.name}")
 
@@ -68,8 +74,8 @@ async def measure_in_simulator(bench, memory, size, **arguments):
     return await run_groups(RtlDevice(bench), bench.events, size, **arguments)
 
 
-async def run_groups(device, all_events, size, program, slots, unstacked):
-    """Events of the runs with 1 .. slots samples, heads computed, nobody leaves early.
+async def run_groups(device, all_events, size, program, live, unstacked):
+    """Events of the runs with each of the numbers ``live`` of samples, heads computed, nobody leaves early.
 
     all_events : function, every event of the device so far
     """
@@ -81,7 +87,7 @@ async def run_groups(device, all_events, size, program, slots, unstacked):
     place = program.tensors[program.input_tensor]
     image = np.zeros(place.height * place.line_beats * program.bus_bytes, np.uint8)
     runs = []
-    for n in range(1, slots + 1):
+    for n in live:
         first = len(all_events())
         for slot in range(n):
             await driver.admit(slot, image, slot, runnable=False)

@@ -44,10 +44,10 @@ def study(
     """
     from dataclasses import replace
 
-    from .campaign.cases import build_case, find_workloads
+    from .campaign.cases import find_workloads
     from .campaign.page import write_study
     from .campaign.plans import make_plan
-    from .campaign.runner import Store, run_points
+    from .campaign.runner import Store, measure_cases, run_points
     from .study import InputError
     from .traffic import read_times
 
@@ -69,10 +69,6 @@ def study(
         points = [p for p in points if not group or p.group in group]
         if requests is not None:
             points = [replace(p, requests=requests) for p in points]
-        cases = {}
-        for n, npu in enumerate(dict.fromkeys(p.npu for p in points)):
-            status.update(f"{', '.join(map(str, npu[:3]))}: measured on the cycle model ({n + 1}, once)")
-            cases[npu] = replace(build_case(workloads[npu[0]], *npu[1:]), traces=traces)
     if "resnet8" not in workloads:
         console.print("ResNet-8 is left out: FLUIDNPU_REAL does not name the folder of its files")
     store = Store(out / "points")
@@ -84,10 +80,21 @@ def study(
         TimeRemainingColumn(),
     )
     with _client(cluster, jobs) as client, Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        task = progress.add_task("networks, measured on the cycle model (once)")
+        # Workers of its own see the same files; others get what is measured here.
+        cases = measure_cases(
+            None if cluster else client,
+            points,
+            workloads,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+        cases = {npu: replace(case, traces=traces) for npu, case in cases.items()}
         task = progress.add_task("points", total=len(points))
 
         def tell(done, total, point):
-            progress.update(task, completed=done, total=total, description=point.group if point else "points")
+            progress.update(
+                task, completed=done, total=total, description=f"points: {point.group}" if point else "points"
+            )
 
         found = run_points(client, points, cases, store, tell)
     minutes = (time.perf_counter() - begin) / 60

@@ -24,6 +24,7 @@ from .verilator import build_root
 __all__ = ["DEVICES", "Served", "TimedNpu"]
 
 DEVICES = ("tiles", "cycles")
+MOST_CYCLES = 1_000_000  # of one sample; larger networks are measured for 1, 2, 4, ... live samples only
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,9 @@ def _kept_latency(config, program, memory, unstacked):
     path = folder / f"model-{config.name}-{hashlib.sha256(exact).hexdigest()[:20]}.json"
     if path.exists():
         return LatencyTable.load(path)
-    table = measure_latency(None, config, program, memory, unstacked)
+    alone = sum(op.variants[0]["cycles"] for op in program.ops if op.variants)
+    powers = {1 << k for k in range(config.slots.bit_length())} | {config.slots}
+    table = measure_latency(None, config, program, memory, unstacked, powers if alone > MOST_CYCLES else None)
     folder.mkdir(parents=True, exist_ok=True)
     table.save(path)
     return table

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from fluidnpu.hw import isa
 from fluidnpu.hw.config import get_config
+from fluidnpu.nn.program import Program
 from fluidnpu.nn.zoo import make_network
 from fluidnpu.sched.latency import LatencyTable
 from fluidnpu.sched.survival import ExitRates, SurvivalTables
 
 from ..memory import MemorySettings
 from ..mixes import ExitMix, answers_mix, mix_of
-from ..study import InputError, load_program, read_images
+from ..study import InputError, load_network, load_program, read_images
 from ..timed_npu import TimedNpu
 from ..verilator import build_root
 
@@ -46,7 +47,7 @@ class Case:
     npu : TimedNpu; without weights if they are large, and then for the tile model only
     pool : ExitMix of the network's own answers, or None
     alone : cycles of one sample through the whole stacked network
-    rigid_capacity : samples per cycle of the rigid, unstacked NPU in its best batch
+    rigid_capacity : samples per cycle of the rigid, unstacked NPU in its best batch, or None: not measured
     stacked : latencies of the NPU in stacked mode
     traces : timestamps (traffic.read_times) of the files that points name as arrivals
     """
@@ -54,7 +55,7 @@ class Case:
     npu: TimedNpu
     pool: ExitMix | None
     alone: float
-    rigid_capacity: float
+    rigid_capacity: float | None
     stacked: LatencyTable
     traces: dict = field(default_factory=dict)
 
@@ -72,6 +73,8 @@ class Case:
     def capacity(self, reference, rates):
         """Samples per cycle: "rigid", or "fluid" with these exit rates."""
         if reference == "rigid":
+            if self.rigid_capacity is None:
+                raise InputError("the capacity of the rigid NPU was not measured for this case")
             return self.rigid_capacity
         tables = self.tables(rates, stacked=True)
         return float((np.arange(1, tables.B + 1) / tables.remaining[0, 1:]).max())
@@ -111,40 +114,61 @@ def _with_exits(backbone, images):
     return attach_exits(net, propose_places(net, 2), *sets[0], *sets[1]).data
 
 
-def build_case(workload, config_name, bandwidth, unstacked):
-    """Case of a Workload; measured on the cycle model, or kept from an earlier time."""
+def build_case(workload, config_name, bandwidth, unstacked, rigid=False):
+    """Case of a Workload; measured on the cycle model, or kept from an earlier time.
+
+    rigid : the capacity of the rigid, unstacked NPU is needed
+    """
     if bandwidth not in BANDWIDTHS:
         raise InputError(f"bandwidth {bandwidth!r}; there are {', '.join(BANDWIDTHS)}")
-    exact = repr((workload.network.read_bytes(), get_config(config_name), bandwidth, unstacked, _sources())).encode()
+    modes = (bandwidth, unstacked, rigid)
+    exact = repr((workload.network.read_bytes(), get_config(config_name), modes, _sources())).encode()
     folder = build_root() / "study" / "cases"
     path = folder / f"{workload.name}-{config_name}-{hashlib.sha256(exact).hexdigest()[:20]}.pickle"
     if path.exists():
         return pickle.loads(path.read_bytes())
     config = get_config(config_name)
-    network, program = load_program(config, workload.network, (THRESHOLD,))
+    network, program = _compiled(workload, config, folder)
     memory = MemorySettings(beats_per_256=BANDWIDTHS[bandwidth])
     stacked = TimedNpu.build(config, (program,), memory=memory)
-    flat = TimedNpu.build(config, (program,), memory=memory, unstacked=True)
+    flat = TimedNpu.build(config, (program,), memory=memory, unstacked=True) if unstacked or rigid else None
     pool = None
     if workload.images is not None:
         images, labels = read_images(workload.images, network.input.shape)
         labels = None if labels is None else labels[:MOST_IMAGES]
         pool = answers_mix(network, [e.limit for e in program.exits], images[:MOST_IMAGES], labels)
-    npu = flat if unstacked else stacked
     light = program
     if len(program.region) > MOST_REGION:
         light = replace(program, region=program.region[: isa.DESCRIPTOR_BYTES * len(program.ops)])
-    whole = flat.latencies[0].cycles.sum(0)[1:]
     case = Case(
-        npu=replace(npu, programs=(light,)),
+        npu=replace(flat if unstacked else stacked, programs=(light,)),
         pool=pool,
         alone=float(stacked.latencies[0].cycles[:, 1].sum()),
-        rigid_capacity=float((np.arange(1, len(whole) + 1) / whole).max()),
+        rigid_capacity=None if flat is None else float((1 / flat.latencies[0].per_sample()).max()),
         stacked=stacked.latencies[0],
     )
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(case))
+    _keep(path, pickle.dumps(case))
     return case
+
+
+def _compiled(workload, config, folder):
+    """(Network, Program), kept from an earlier time."""
+    exact = repr((workload.network.read_bytes(), config, _sources())).encode()
+    path = folder / f"{workload.name}-{config.name}-{hashlib.sha256(exact).hexdigest()[:20]}.fnp"
+    if path.exists():
+        return load_network(workload.network), Program.load(path)
+    network, program = load_program(config, workload.network, (THRESHOLD,))
+    folder.mkdir(parents=True, exist_ok=True)
+    _keep(path, program.to_bytes())
+    return network, program
+
+
+def _keep(path, content):
+    """Write a file that others never see in part."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(content)
+    part.replace(path)
 
 
 def _sources():

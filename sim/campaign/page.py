@@ -2,6 +2,7 @@
 
 import csv
 from importlib.resources import files
+from operator import itemgetter
 
 from jinja2 import Environment, StrictUndefined
 from matplotlib import rc_context
@@ -29,8 +30,8 @@ _PICTURES = (
 def write_study(found, cases, folder, facts=()):
     """Write index.html and results.csv into ``folder``; returns the path of the page.
 
-    found : dict Point -> figures (runner.run_points); cases : dict Point.npu -> Case; facts : pairs (name, value) for
-    the head of the page
+    found : dict Point -> figures (runner.run_points); cases : dict (values of NPU_FIELDS) -> Case
+    facts : pairs (name, value) for the head of the page
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_table(rows_of(found), folder / "results.csv")
@@ -55,6 +56,7 @@ def write_study(found, cases, folder, facts=()):
             sweeps=_sweeps(found),
             parts=[(label, load, str(r), percent(m), percent(a)) for label, load, r, m, a in parts_table(found)],
             shift=[(label, f"{mean.value:,.0f}", str(ratio)) for label, mean, ratio in shift_table(found)],
+            tenants=_tenants(found),
             deviations=[(w, p, f"{l:g}", f"{100 * e:+.2f} %", same) for w, p, l, e, same in deviations(found)],
             ours=OURS,
             baseline=BASELINE,
@@ -146,3 +148,18 @@ def _sweeps(found):
         if rows:
             tables.append((title, rows))
     return tables
+
+
+def _tenants(found):
+    """[(loads, policy, [(progress, 99 %, misses) of each tenant], fairness)] of the points with several networks."""
+    rows = []
+    for (tenants, policy), runs in by_cell(found, "tenants", "tenants", "policy").items():
+        runs = list(runs.values())
+        cells = []
+        for n in range(1, len(tenants) + 1):
+            names = [f"tenant{n}_{k}" for k in ("mean", "p99", "misses")]
+            mean, tail, missed = (_mean(runs, itemgetter(name)) for name in names)
+            cells.append((f"{mean:,.0f}", f"{tail:,.0f}", f"{100 * missed:.2f} %"))
+        loads = ", ".join(f"{name} {load:g}" for name, load, _ in tenants)
+        rows.append((loads, policy, cells, f"{_mean(runs, lambda f: f['fairness']):.3f}"))
+    return rows

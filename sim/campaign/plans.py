@@ -13,6 +13,7 @@ __all__ = ["BASELINE", "LOADS", "OURS", "PARTS", "PLANS", "SOME", "make_plan"]
 BASELINE, OURS = "lazy", "fluid"  # the headline compares the second with the first
 ABLATED = (BASELINE, "lazy-fair", "adaptive", OURS)
 SOME = (BASELINE, "lazy-fair", "adaptive", "srtf-ee", OURS)
+SHARED = ("serial", "adaptive", "lazy-fair", "prema", OURS)  # where several networks are resident
 LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1)
 HEADLINE_LOADS = (0.2, 0.4, 0.6, 0.8, 0.9)
 SLOS = (1.5, 2.0, 3.0, 5.0, 10.0)
@@ -71,6 +72,30 @@ def _check(*workloads):
     ]
 
 
+def _tenants(workloads, seeds, requests):
+    """Two networks at once: both within their shares, and one that floods. (name, load, priority) of each."""
+    names = [name for name in ("resnet8", "digits") if name in workloads]
+    pair = names if len(names) == 2 else ["digits", "digits"]
+    found = []
+    for loads in ((0.3, 0.3), (0.45, 0.3), (1.5, 0.3)):
+        tenants = tuple((name, load, 1.0) for name, load in zip(pair, loads, strict=True))
+        for policy, seed in product(SHARED, range(1, seeds + 1)):
+            found.append(
+                Point(
+                    "tenants",
+                    "+".join(pair),
+                    "edge",
+                    policy,
+                    sum(loads),
+                    seed,
+                    requests=requests,
+                    slo=5.0,
+                    tenants=tenants,
+                )
+            )
+    return found
+
+
 def _default(workloads, traces):
     main = "resnet8" if "resnet8" in workloads else "digits"
     edge = {"workload": main, "config": "edge"}
@@ -87,6 +112,7 @@ def _default(workloads, traces):
         found += _points("mixes", SOME, (0.6, 0.8), 5, mix=mix, **edge)
     edge["requests"] = 10_000
     found += _points("shift", [OURS, *_parts()], (0.8,), SEEDS, mix="shift", **edge)
+    found += _tenants(workloads, SEEDS, 4000)
     found += _check(*dict.fromkeys(("digits", main)))
     for workload, config, bandwidth in product(workloads, CONFIGS, ("full", "half")):
         npu = {"workload": workload, "config": config, "bandwidth": bandwidth, "requests": 1000}

@@ -28,6 +28,8 @@ class Point:
     seed : of arrivals and samples, the same for every policy; requests : that count; as many more as a tenth of them
         come before, to warm up
     device : "tiles" or "cycles" (timed_npu.DEVICES)
+    tenants : of a point with several networks, (workload, its load as a share of what the NPU could do for it alone,
+        priority); ``workload`` then joins the names by "+", and ``load`` is the sum
     """
 
     group: str
@@ -47,6 +49,7 @@ class Point:
     decision_cycles: int = 0
     requests: int = 10_000
     device: str = "tiles"
+    tenants: tuple = ()
 
     @property
     def key(self):
@@ -55,9 +58,10 @@ class Point:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
     @property
-    def npu(self):
-        """What has to be compiled and measured for it."""
-        return tuple(getattr(self, name) for name in NPU_FIELDS)
+    def npus(self):
+        """What has to be compiled and measured for it, a tuple of the values of NPU_FIELDS for each of its networks."""
+        rest = tuple(getattr(self, name) for name in NPU_FIELDS[1:])
+        return [(workload, *rest) for workload in self.workload.split("+")]
 
     @property
     def mode(self):

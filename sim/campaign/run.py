@@ -10,8 +10,9 @@ from fluidnpu.sched.policies import POLICIES, make_policy
 from fluidnpu.sched.request import DROPPED, Request
 
 from ..traffic import LEAD_IN, arrivals, rescale
+from .tenants import run_tenants
 
-__all__ = ["LAST", "WARM_UP", "run_point", "traffic_of"]
+__all__ = ["LAST", "WARM_UP", "run_alone", "run_point", "traffic_of"]
 
 LAST = 0.3
 WARM_UP = 0.1  # requests before those that count, as a share of them
@@ -33,7 +34,12 @@ def traffic_of(point, case):
     return [Request(n, LEAD_IN + int(t), None, slo) for n, t in enumerate(times)], decided, labels
 
 
-def run_point(point, case):
+def run_point(point, *cases):
+    """Figures of a point: `run_alone`, or with several networks `tenants.run_tenants`. cases : Case of each network."""
+    return run_tenants(point, cases) if point.tenants else run_alone(point, cases[0])
+
+
+def run_alone(point, case):
     """dict of the point's figures (JSON-able); cycles where nothing else is said.
 
     mean, p50, p95, p99, longest : latency of the answered requests; waited : in the host's queue

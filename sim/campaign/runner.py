@@ -9,9 +9,10 @@ import json
 import pickle
 from pathlib import Path
 
+from .cases import build_case
 from .run import run_point
 
-__all__ = ["Store", "run_points"]
+__all__ = ["Store", "measure_cases", "run_points"]
 
 
 class Store:
@@ -35,10 +36,38 @@ class Store:
         part.replace(self.folder / f"{point.key}.json")
 
 
+def measure_cases(client, points, workloads, tell=None):
+    """dict (values of NPU_FIELDS) -> Case of all points.
+
+    client : whose workers measure what is not known from an earlier time, and see the same files as the caller; None:
+        the caller measures. workloads : cases.find_workloads; tell : function (cases done, of how many)
+    """
+    from distributed import as_completed
+
+    rigid = {n for p in points for n in p.npus if p.reference == "rigid"}
+    wanted = list(dict.fromkeys(n for p in points for n in p.npus))
+    if client is not None:
+        # A network's cases one after the other compile it once.
+        first = [next(n for n in wanted if n[:2] == pair) for pair in dict.fromkeys(n[:2] for n in wanted)]
+        done = 0
+        for group in (first, [n for n in wanted if n not in first]):
+            futures = [client.submit(_measure, workloads[n[0]], n, n in rigid, pure=False) for n in group]
+            for future in as_completed(futures):
+                future.result()
+                done += 1
+                if tell:
+                    tell(done, len(wanted))
+    return {npu: build_case(workloads[npu[0]], *npu[1:], npu in rigid) for npu in wanted}
+
+
+def _measure(workload, npu, rigid):
+    build_case(workload, *npu[1:], rigid)
+
+
 def run_points(client, points, cases, store, tell=None):
     """dict point -> figures of every point; those that the store has are not run again.
 
-    client : distributed.Client; cases : dict Point.npu -> Case; store : Store
+    client : distributed.Client; cases : dict (values of NPU_FIELDS) -> Case; store : Store
     tell : function (points done, of how many, latest point) or None
 
     Raises what a point raises, after the points that are under way.
@@ -51,9 +80,11 @@ def run_points(client, points, cases, store, tell=None):
         tell(len(points) - len(missing), len(points), None)
     there = {
         npu: client.submit(pickle.loads, raw, key=f"case-{hashlib.sha256(raw).hexdigest()}")
-        for npu, raw in ((n, pickle.dumps(c)) for n, c in cases.items() if any(p.npu == n for p in missing))
+        for npu, raw in ((n, pickle.dumps(c)) for n, c in cases.items() if any(n in p.npus for p in missing))
     }
-    futures = {client.submit(run_point, p, there[p.npu], key=f"point-{p.key}", retries=2): p for p in missing}
+    futures = {
+        client.submit(run_point, p, *(there[n] for n in p.npus), key=f"point-{p.key}", retries=2): p for p in missing
+    }
     done = len(points) - len(missing)
     for future in as_completed(list(futures)):
         point = futures[future]

@@ -9,7 +9,7 @@ __all__ = ["groups_on", "groups_on_rtl"]
 
 async def groups_on(device, all_events, size, program, slots):
     """(events of each group of 1 .. ``slots`` samples, the counters behind them)."""
-    runs = await run_groups(device, all_events, size, program=program, slots=slots, unstacked=False)
+    runs = await run_groups(device, all_events, size, program=program, live=range(1, slots + 1), unstacked=False)
     return runs, await Driver(device, memory_bytes=size).counters()
 
 
