@@ -52,9 +52,8 @@ def tenants_traffic(point, cases, warm_up):
         times = arrivals(point.arrivals, rates[n], count, 1000 * point.seed + n)
         decided, _ = mix.draw(count, 1000 * point.seed + n)
         slo = max(1, round(point.slo * case.alone))
-        drawn += [
-            (int(t), n, int(c), slo, f"{name}-{n + 1}", priority) for t, c in zip(times, decided.confident, strict=True)
-        ]
+        tenant = f"{name}-{n + 1}"
+        drawn += [(int(t), n, int(c), slo, tenant, priority) for t, c in zip(times, decided.confident, strict=True)]
     drawn.sort(key=lambda one: one[:2])
     requests = [
         Request(id, LEAD_IN + t, None, slo, program=n, tenant=name, priority=priority)

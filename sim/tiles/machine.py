@@ -6,6 +6,7 @@ from .state import MACHINE, OPERATION, compiled
 __all__ = ["advance", "command"]
 
 LAYER, JUMP, EXIT = 0, 1, 2
+EXITS = 16  # most exits of a program
 EXIT_FIXED = 12  # cycles of the exit unit, beside the memory's latency, logits, table and two looks at every class
 ADMIT, BATCH, LEAVE, CANCEL = range(4)
 BUS_FULL = 1.1  # a tile whose weights take the bus for more than 1 / BUS_FULL of its time
@@ -30,8 +31,9 @@ def outranked(m, d):
 @compiled
 def exit_end(m, o):
     """When the exit unit has decided; its reads come last on the bus."""
-    beats = o.logit_beats + (0 if m.x_tables >> o.exit & 1 else o.table_beats)
-    m.x_tables |= 1 << o.exit
+    tag = 1 + m.program[m.x_slot] * EXITS + o.exit
+    beats = o.logit_beats + (0 if m.x_tag[o.exit % len(m.x_tag)] == tag else o.table_beats)
+    m.x_tag[o.exit % len(m.x_tag)] = tag
     now, queues = m.seq_free, 0  # clients whose reads fill the bus
     if m.a_end > now and 256 * (m.a_end - m.a_begin) < BUS_FULL * m.a_beats * m.beat_256:
         queues += 1
@@ -66,7 +68,8 @@ def act(m, d, Y):
                 first = s
         if first >= 0:
             m.seq_free = m.t + m.live + 4
-            m.x_slot, m.x_end = first, exit_end(m, d[index(m, first)])
+            m.x_slot = first
+            m.x_end = exit_end(m, d[index(m, first)])
             return True
     for i in range(m.live):
         s = m.order[i]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numba
 import numpy as np
 from fluidnpu.hw import isa
+from fluidnpu.hw.engine.exit_unit import ExitUnit
 
 from ..verilator import build_root
 
@@ -45,9 +46,10 @@ _MACHINE = (
     ((), "n_dealt n_op n_program n_variant n_longest n_total n_fragments n_candidates"),
     ((), "n_start n_loaded n_waits n_weights"),
     # Exit unit
-    ((), "x_slot x_end x_tables"),
+    ((), "x_slot x_end"),
     # Counts
     ((), "tiles preemptions revocations busy read_beats written_beats"),
+    ((ExitUnit.TABLES,), "x_tag"),  # tables that the exit unit holds: 1 + program * EXITS + exit
     ((STARTED,), "retired"),  # when the last tiles' writes were all answered
     ((SLOTS,), "order"),  # slots by age
     (
