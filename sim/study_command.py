@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -96,7 +97,7 @@ def study(
                 task, completed=done, total=total, description=f"points: {point.group}" if point else "points"
             )
 
-        found = run_points(client, points, cases, store, tell)
+        found, failed = run_points(client, points, cases, store, tell)
     minutes = (time.perf_counter() - begin) / 60
     facts = [
         ("points", f"{len(points):,}"),
@@ -106,7 +107,11 @@ def study(
     ]
     with console.status("writing the page"):
         page = write_study(found, cases, out, facts)
-    console.print(f"{len(points):,} points in {minutes:.1f} minutes. Page: {page}", soft_wrap=True)
+    for error, lost in Counter(f"{type(e).__name__}: {e}" for e in failed.values()).items():
+        console.print(f"{lost} points failed: {error}", soft_wrap=True)
+    console.print(f"{len(found):,} points in {minutes:.1f} minutes. Page: {page}", soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
 
 
 @contextmanager

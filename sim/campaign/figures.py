@@ -101,20 +101,18 @@ def ablation_figure(found):
     policies = list(dict.fromkeys(row[1] for row in rows))
     figure, axes = _panels(2)
     modes = [m for m in MODES[::-1] if any(row[0] == m for row in rows)]
-    width = 0.8 / len(policies)
+    width, bars = 0.8 / len(policies), {}
     for mode, policy, latency, misses in rows:
         x = modes.index(mode) + (policies.index(policy) - (len(policies) - 1) / 2) * width
         for axis, e in zip(axes, (latency, misses), strict=True):
             colour = _COLOURS.get(policy, SOFT)
-            axis.bar(x, e.value, width * 0.92, color=colour, label=policy if mode == modes[0] else None)
+            bars[policy] = axis.bar(x, e.value, width * 0.92, color=colour)
             axis.plot([x, x], [e.low, e.high], color=INK, linewidth=1)
     for axis, title in zip(axes, ("mean latency, multiples of one sample alone", "deadlines missed"), strict=True):
         axis.set_title(title)
         axis.set_xticks(range(len(modes)), [m.replace("-", ",\n") for m in modes])
-    axes[0].set_yscale("log")
     axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    figure.legend(bars.values(), bars.keys(), loc="outside lower center", ncols=4)
     return figure
 
 

@@ -65,12 +65,11 @@ def _measure(workload, npu, rigid):
 
 
 def run_points(client, points, cases, store, tell=None):
-    """dict point -> figures of every point; those that the store has are not run again.
+    """(dict point -> figures, dict point -> exception) of all points; those that the store has are not run again.
 
     client : distributed.Client; cases : dict (values of NPU_FIELDS) -> Case; store : Store
     tell : function (points done, of how many, latest point) or None
 
-    Raises what a point raises, after the points that are under way.
     """
     from distributed import as_completed
 
@@ -85,15 +84,22 @@ def run_points(client, points, cases, store, tell=None):
     futures = {
         client.submit(run_point, p, *(there[n] for n in p.npus), key=f"point-{p.key}", retries=2): p for p in missing
     }
-    done = len(points) - len(missing)
+    done, failed = len(points) - len(missing), {}
     for future in as_completed(list(futures)):
         point = futures[future]
-        store.put(point, future.result())
+        error = future.exception()
+        if error is None:
+            store.put(point, future.result())
+        else:
+            failed[point.key] = error
         done += 1
         future.release()
         if tell:
             tell(done, len(points), point)
-    return {p: store.get(p) for p in points}
+    return (
+        {p: store.get(p) for p in points if p.key not in failed},
+        {p: failed[p.key] for p in points if p.key in failed},
+    )
 
 
 def _version():

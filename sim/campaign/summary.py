@@ -36,6 +36,11 @@ class Estimate:
     def __str__(self):
         return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
 
+    @property
+    def times(self):
+        """The same as a factor."""
+        return f"{self.value:.3g}x ({self.low:.3g} to {self.high:.3g})"
+
 
 def estimate(values, log=False):
     """Estimate of the mean; ``log``: of the geometric mean."""
@@ -99,6 +104,8 @@ def ablation_table(found):
     for mode, policy in cells:
         mine = [c for (m, p, _), c in loads.items() if (m, p) == (mode, policy)]
         seeds = _seeds(*mine)
+        if not seeds:
+            continue
         latency = [np.exp(np.mean([np.log(c[s]["mean"] / c[s]["alone"]) for c in mine])) for s in seeds]
         misses = [np.mean([c[s]["misses"] for c in mine]) for s in seeds]
         rows.append((mode, policy, estimate(latency, log=True), estimate(misses)))

@@ -38,8 +38,8 @@ def headline_text(found):
                 for load, base, mine, bm, om in table
             )
             said = (
-                f"{latency}x lower mean latency (geometric mean over the loads, 95 % interval over the seeds), "
-                f"{misses}x fewer missed deadlines. {per_load}. Conditions: {conditions}."
+                f"{latency.times} lower mean latency (geometric mean over the loads, 95 % interval over the seeds), "
+                f"{misses.times} fewer missed deadlines. {per_load}. Conditions: {conditions}."
             )
             texts.append((f"{OURS}, fluid and stacked, against {BASELINE} on {name}", said))
     rows = [row for row in best_baselines(found) if "mean" in row]

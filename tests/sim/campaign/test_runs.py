@@ -89,8 +89,8 @@ def test_a_lost_worker_loses_nothing(cluster, cases, case, tmp_path):
             killed.append(pids[0])
             os.kill(pids[0], signal.SIGKILL)
 
-    found = run_points(cluster, some, cases, Store(tmp_path), tell)
-    assert killed and list(found) == some
+    found, failed = run_points(cluster, some, cases, Store(tmp_path), tell)
+    assert killed and not failed and list(found) == some
     for point in some[::5]:
         assert of_the_npu(found[point]) == of_the_npu(json.loads(json.dumps(run_point(point, case)))), point
 
@@ -98,15 +98,22 @@ def test_a_lost_worker_loses_nothing(cluster, cases, case, tmp_path):
 def test_a_study_continues(cluster, cases, tmp_path):
     """What is finished is read, not run: a second run takes the kept figures, and adds what is missing."""
     store = Store(tmp_path)
-    first = run_points(cluster, points(3), cases, store)
+    first, _ = run_points(cluster, points(3), cases, store)
     marked = first[points(3)[0]] | {"mean": -1.0}
     store.put(points(3)[0], marked)
     told = []
     begin = time.perf_counter()
-    found = run_points(cluster, points(4), cases, Store(tmp_path), lambda done, total, _: told.append((done, total)))
+    found, _ = run_points(cluster, points(4), cases, Store(tmp_path), lambda done, total, _: told.append((done, total)))
     assert told == [(3, 4), (4, 4)]
     assert found[points(4)[0]]["mean"] == -1.0 and found[points(4)[3]]["mean"] > 0
     assert time.perf_counter() - begin < 60
+
+
+def test_a_point_that_fails_does_not_end_the_study(cluster, cases, tmp_path):
+    bad = Point("test", "digits", "edge", "nobody", 0.5, 1, requests=50)
+    found, failed = run_points(cluster, [*points(2, requests=50), bad], cases, Store(tmp_path))
+    assert list(found) == points(2, requests=50)
+    assert list(failed) == [bad] and "unknown policy 'nobody'" in str(failed[bad])
 
 
 def test_half_a_file_is_not_a_result(tmp_path):
