@@ -45,62 +45,75 @@ class Plan:
         fastest = (W[1:] / n).min()  # cycles per sample of the most efficient batch
         self.rate = min(rate, MOST_LOAD / fastest) if fastest > 0 else 0.0
         self._solve(W, tables.sojourn[0])
-        self.merge_size = cache(self._merge_size)
+        self.merge_size, self._merge_costs_of = cache(self._merge_size), cache(self._merge_costs)
 
     def start_size(self, q):
         """With an idle array and q waiting: how many to start together (ties: the most)."""
-        return int(self._start[min(q, self.Q)])
+        return self._start[min(q, self.Q)]
+
+    def start_costs(self, q):
+        """With an idle array and q waiting: relative costs of starting 1..min(q, B) together, a list."""
+        return self._start_costs[min(q, self.Q)]
 
     def merge_costs(self, l, b, q):
-        """J(k) for k = 0..min(q, B - b)."""
-        t, q = self.tables, min(q, self.Q)
+        """J(k) for k = 0..min(q, B - b), a list that is kept for the next time."""
+        return self._merge_costs_of(l, b, min(q, self.Q))
+
+    def _merge_costs(self, l, b, q):
+        t = self.tables
         k = np.arange(min(q, t.B - b) + 1)
         alive = t.alive[l][k, : t.B - b + 1]
         end = t.catch_up[l, k] + alive @ t.remaining[l, b:]
         present = b * t.catch_up[l, k] + t.gathered[l, k] + alive @ t.sojourn[l, b:] + (q - k) * end
-        later = [self._after(q - n, e) @ self.h for n, e in zip(k, end, strict=True)]
-        return present + self.rate * end**2 / 2 - self.g * end + later
+        later = [self._expected(q - n, e) for n, e in zip(k.tolist(), end.tolist(), strict=True)]
+        return (present + self.rate * end**2 / 2 - self.g * end + later).tolist()
 
     def _merge_size(self, l, b, q):
         """K[l][b][q]: how many of q waiting samples should catch up with a group of b at l (ties: the fewest)."""
         return int(np.argmin(np.round(self.merge_costs(l, b, q), 6)))
 
-    def _after(self, left, time):
-        """Distribution [Q + 1] of the queue when ``left`` samples remain and arrivals joined for ``time`` cycles."""
-        mean, found = self.rate * time, np.zeros(self.Q + 1)
-        arrivals = np.arange(self.Q - left)
-        if len(arrivals):
-            steps = mean / np.maximum(arrivals, 1)
-            steps[0] = np.exp(-mean)
-            found[left : self.Q] = np.cumprod(steps)
-        found[self.Q] = max(0.0, 1 - found.sum())
-        return found
+    def _expected(self, left, time):
+        """Mean h of the queue when ``left`` samples remain and arrivals joined for ``time`` cycles."""
+        arrivals, Q = self._poisson(time)[: self.Q - left], self.Q
+        return arrivals @ self.h[left:Q] + max(0.0, 1 - arrivals.sum()) * self.h[Q]
+
+    def _poisson(self, time):
+        """Probabilities of 0..Q-1 arrivals in ``time`` cycles."""
+        steps = np.empty(self.Q)
+        steps[0] = np.exp(-self.rate * time)
+        steps[1:] = self.rate * time / np.arange(1, self.Q)
+        return steps.cumprod()
 
     def _solve(self, W, F):
         """Policy iteration; sets h, g and the best start for every queue."""
         r, Q, B = self.rate, self.Q, self.tables.B
-        choices = [(n, m) for n in range(1, Q + 1) for m in range(min(n, B), 0, -1)]
-        cost = {(n, m): F[m] + (n - m) * W[m] + r * W[m] ** 2 / 2 for n, m in choices}
-        after = {(left, m): self._after(left, W[m]) for left in range(Q) for m in range(1, B + 1)}
-        start = np.minimum(np.arange(Q + 1), B)
+        n, m = np.arange(1, Q + 1)[:, None], np.arange(1, B + 1)[None, :]
+        legal = m <= n
+        left = np.where(legal, n - m, 0)
+        cost = np.where(legal, F[m] + left * W[m] + r * W[m] ** 2 / 2, np.inf)  # of queue n and m of them started
+        after = np.zeros((B, Q, Q + 1))  # [m - 1, left, queue]
+        for i in range(B):
+            arrivals = self._poisson(W[i + 1])
+            for k in range(Q):
+                after[i, k, k:Q] = arrivals[: Q - k]
+        after[:, :, Q] = np.maximum(0.0, 1 - after.sum(2))
+        rows, start = np.arange(Q), np.minimum(np.arange(1, Q + 1), B) - 1  # start: m - 1 for every n - 1
         for _ in range(_ITERATIONS):
             # Unknowns h[1..Q], and g in the place of h[0] = 0.
             matrix, right = np.eye(Q + 1), np.zeros(Q + 1)
             if r:
-                matrix[0] = [1 / r, -1, *[0] * (Q - 1)]  # h[0] = -g / r + h[1]
-            for n in range(1, Q + 1):
-                m = start[n]
-                matrix[n, 1:] -= after[n - m, m][1:]
-                matrix[n, 0], right[n] = W[m] if r else 0.0, cost[n, m]
+                matrix[0, :2] = 1 / r, -1  # h[0] = -g / r + h[1]
+            matrix[1:, 1:] -= after[start, left[rows, start], 1:]
+            matrix[1:, 0] = W[start + 1] if r else 0.0
+            right[1:] = cost[rows, start]
             solution = np.linalg.solve(matrix, right)
             self.g, self.h = float(solution[0]) if r else 0.0, np.concatenate([[0.0], solution[1:]])
-            better = np.zeros(Q + 1, int)
-            for n in range(1, Q + 1):
-                values = {m: cost[n, m] - self.g * W[m] + after[n - m, m] @ self.h for m in range(min(n, B), 0, -1)}
-                best = min(values, key=values.get)
-                kept = values[start[n]] <= values[best] + 1e-9 * abs(values[best])
-                better[n] = start[n] if kept else best
+            values = cost - self.g * W[m] + (after @ self.h)[m - 1, left]
+            best = B - 1 - values[:, ::-1].argmin(1)  # ties: the most
+            kept = values[rows, start] <= values[rows, best] + 1e-9 * abs(values[rows, best])
+            better = np.where(kept, start, best)
             if (better == start).all():
                 break
             start = better
-        self._start = start
+        self._start = [0, *(start + 1).tolist()]
+        self._start_costs = [[], *(row[: min(k + 1, B)] for k, row in enumerate(values.tolist()))]

@@ -44,7 +44,7 @@ class ExitRates:
     window : a power of two is cheap on a small host, any number >= 2 works
     """
 
-    def __init__(self, exits, start=None, weight=4.0, window=256):
+    def __init__(self, exits, start=None, weight=4.0, window=512):
         start = [0.5] * (exits - 1) if start is None else list(start)
         if exits < 1 or len(start) != exits - 1 or not all(0 <= r <= 1 for r in start):
             raise ValueError(f"exit rates: {exits} exits need {exits - 1} rates within 0..1, not {start}")
@@ -81,10 +81,11 @@ class SurvivalTables:
 
     Members: ``hazard`` [L], ``survival`` [L + 1]; ``remaining`` W, ``sojourn`` F, ``catch_up`` D, ``gathered`` G, all
     [L + 1, B + 1]; ``alive`` p, list of L + 1 arrays indexed k, x; ``percentile(l, b, share=0.95)``: time within which
-    that share of the samples at l have left; ``B`` most live samples, ``L`` operations.
+    that share of the samples at l have left; ``delay[l][k]`` and ``waited[l][k][b]``, D[l][k] and D[l][k] + W[l][b] as
+    plain lists for decisions; ``B`` most live samples, ``L`` operations.
     """
 
-    def __init__(self, latency, exit_operations, rates, drift=0.03, lines=None, heads=None):
+    def __init__(self, latency, exit_operations, rates, drift=0.05, lines=None, heads=None):
         self.latency, self.rates, self.drift = latency, rates, drift
         self.exit_operations = list(exit_operations)
         self.L, self.B = latency.operations, latency.slots
@@ -144,6 +145,8 @@ class SurvivalTables:
         for l in range(L):
             self.catch_up[l + 1] = self.catch_up[l] + self.alive[l] @ T[l]
             self.gathered[l + 1] = self.gathered[l] + self.alive[l] @ (live * T[l])
+        self.delay = self.catch_up.tolist()
+        self.waited = (self.catch_up[:, :, None] + self.remaining[:, None, :]).tolist()
         self.percentile = cache(self._percentile)
 
     def _percentile(self, l, b, share=0.95):

@@ -1,158 +1,301 @@
 """Fluid batching: exit-aware, preemptive. Newcomers catch up and merge when that pays."""
 
-import numpy as np
+from math import ceil, log
+
 from fluidnpu.sched.planning import Plan
 
-from .base import Admit, Batch, Policy
+from .arrivals import Arrivals
+from .base import Admit, Batch, Cancel, Drop, Leave, Policy, Wake
+from .foresight import Foresight
+from .tenants import Tenants
+from .turns import Entry, in_turn, late_ones
 
 __all__ = ["ACTIVE", "DEFERRED", "URGENT", "Fluid"]
 
 DEFERRED, ACTIVE, URGENT = 1, 2, 3  # priorities
 
-_MERGES = ("profit", "always", "never")
-_GAPS = 64  # arrivals that the estimate of their rate remembers
-_LEAST_GAPS = 8  # arrivals before it is trusted; until then only the present work counts
-_DEFERS = ("hold", "run", "queue")
+_CHOICES = {
+    "merge": ("profit", "always", "never"),
+    "defer": ("hold", "run", "queue"),
+    "late": ("last", "shed", "keep"),
+    "leader": ("gittins", "remaining", "arrival"),
+}
+_BUCKET = 1.25  # arrival rates are told apart by this factor
+_PAYS = 1.25  # batching pays if a sample alone takes so many times its share of the best batch
+_AHEAD = 8  # requests of the queue whose deadlines count when a batch is chosen
+_SOON = 64  # cycles after which to look again at something that should have happened
 
 
 class Fluid(Policy):
     """Who leads and who rides follows survival-weighted remaining time and the slack to the deadlines.
 
-    Samples of priority ACTIVE or above are the group. Equal priority merges by itself: the NPU lets the laggard lead,
-    so a newcomer of that priority preempts the group, catches up and rides. Newcomers that would not pay enter free
-    slots with priority DEFERRED: they fill the gaps that the group leaves, and are the next to start.
+    Samples of priority ACTIVE or above are the group, all of one network. Equal priority merges by itself: the NPU lets
+    the laggard lead, so a newcomer of that priority preempts the group, catches up and rides. Others wait outside, or
+    in free slots with priority DEFERRED.
 
     At every event
 
-    * nothing runs: start as many as `Plan.start_size` says, all in the same cycle;
+    * nothing runs: who is first `in_turn` starts, with as many at the same place as `Plan.start_size` says and as no
+      deadline of theirs forbids, all in the same cycle;
     * somebody waits: let as many newcomers catch up as cost least (`Plan.merge_costs`), l being the rearmost operation
       of the group; a deadline that the queue would miss costs ``miss_cost`` times a single sample's full latency;
     * but only as many as leave every sample ahead, if it is not yet late, its catch-up time plus the 95th percentile of
       its remaining time until its deadline, and only if none was preempted ``most_preemptions`` times already;
     * a sample that newcomers were let past, and that would become late by waiting for them but not without them, is
-      raised to URGENT and stops waiting.
+      raised to URGENT and stops waiting;
+    * a sample that can no longer be decided in time gives way to those that can.
 
     Parameters
     ----------
-    model : SurvivalTables; its exit rates learn from every completion, the plan follows them and the arrival rate
+    model : SurvivalTables, or one per program; exit rates learn from completions, plans follow them and the arrivals
     most_preemptions : times that a sample may be made to wait for newcomers
     merge : "profit", "always" (as many as there are slots: for comparison), "never"
     defer : newcomers that do not merge "hold" a slot without running, "run" in the gaps that the group leaves (work
         that their own batch will not share), or stay in the "queue"
     miss_cost : see above; 0 merges for the mean latency alone
+    leader : who starts among those without a deadline that can be kept: the highest "gittins" index, the least expected
+        "remaining" time, or the oldest "arrival"
+    late : samples that certainly miss their deadline come "last", or are "shed" (dropped, cancelled), or "keep" their
+        turn
+    leave : a sample whose deadline lies between the next head and the one after leaves at the next head. Its answer is
+        not confident: a trade of accuracy for time, off unless asked for
+    skip : heads that are expected to save less than they cost are not tried, but by one sample in 16, to learn. The
+        answers are those of later exits, so off unless asked for
+    learn : exit rates follow completions; False: the tables stay as given
     """
 
     name = "fluid"
 
-    def __init__(self, model=None, most_preemptions=2, merge="profit", defer="hold", miss_cost=1.0):
+    def __init__(
+        self, model=None, most_preemptions=2, merge="profit", defer="queue", miss_cost=1.0, leader="gittins",
+        late="last", leave=False, skip=False, learn=True,
+    ):  # fmt: skip
         if model is None:
-            raise ValueError("fluid: it needs SurvivalTables (model)")
+            raise ValueError(f"{self.name}: it needs SurvivalTables (model)")
         if most_preemptions < 0:
-            raise ValueError(f"fluid: most_preemptions = {most_preemptions}, it must be at least 0")
-        if merge not in _MERGES:
-            raise ValueError(f"fluid: merge = {merge!r}, it must be one of {', '.join(_MERGES)}")
-        if defer not in _DEFERS:
-            raise ValueError(f"fluid: defer = {defer!r}, it must be one of {', '.join(_DEFERS)}")
+            raise ValueError(f"{self.name}: most_preemptions = {most_preemptions}, it must be at least 0")
+        for option, value in (("merge", merge), ("defer", defer), ("late", late), ("leader", leader)):
+            if value not in _CHOICES[option]:
+                raise ValueError(f"{self.name}: {option} = {value!r}, it must be one of {', '.join(_CHOICES[option])}")
         if miss_cost < 0:
-            raise ValueError(f"fluid: miss_cost = {miss_cost}, it must be at least 0")
+            raise ValueError(f"{self.name}: miss_cost = {miss_cost}, it must be at least 0")
         super().__init__(model)
-        self.miss_cost = miss_cost
-        self._alone = float(model.latency.cycles[:, 1].sum())
-        self.most_preemptions, self.merge, self.defer = most_preemptions, merge, defer
-        self.plan, self._planned_rate = Plan(model), 0.0
-        self._known, self._latest, self._gaps, self._gap = set(), None, 0, 0.0  # arrivals
-        self._spread = False  # the group was not all at one operation when last seen
+        self.most_preemptions, self.merge, self.defer, self.miss_cost = most_preemptions, merge, defer, miss_cost
+        self.leader, self.late, self.leave, self.skip, self.learns = leader, late, leave, skip, learn
+        self._arrivals, self._tenants = Arrivals(len(self.models)), Tenants()
+        self._plans, self._spread, self._admitted = {}, False, 0
+        self._forced, self._gone = set(), set()  # ids: told to leave early; cancelled, but not released yet
+        self._foresight = [Foresight(tables) for tables in self.models]
+
+    # --- the interface ----------------------------------------------------------------------------------------
 
     def needs_positions(self, state):
-        group, deferred = self._split(state)
-        return bool(group) and (bool(deferred or state.waiting) or self._spread)
+        group = [s for s in state.live.values() if s.priority >= ACTIVE]
+        others = state.waiting or len(state.live) > len(group)
+        return bool(group) and bool(others or self._spread or self._watches(group))
 
     def completed(self, result):
-        if result.ok:
-            self.model.rates.learn(result.exit)
+        self._arrivals.forget(result.id)
+        forced = result.id in self._forced
+        self._forced.discard(result.id)
+        self._gone.discard(result.id)
+        if self.learns and not forced and self.learn(result):
+            self._foresight[result.program] = Foresight(self.models[result.program])
+            self._plans = {key: plan for key, plan in self._plans.items() if key[0] != result.program}
 
     def decide(self, state):
-        self._learn_rate(state.waiting)
-        if self.model.refresh() or not 0.8 <= (self._rate + 1e-12) / (self._planned_rate + 1e-12) <= 1.25:
-            self.plan, self._planned_rate = Plan(self.model, self._rate), self._rate
-        group, deferred = self._split(state)
-        queue = [*deferred, *state.waiting]  # Sample or Request, the deferred first
-        room = len(deferred) + len(state.free)
-        actions = self._urgent(state, group)
-        if not group:
-            count, reason = self.plan.start_size(len(queue)), "start"
-        else:
-            count, reason = self._merge_count(state, group, queue), "merge"
-        count = min(count, room)
-        if count and group:
+        self._arrivals.learn(state.waiting)
+        group, idle = self._split(state)
+        actions = self._overload(state, group, idle)
+        entries = [self._entry(state, s.request, s) for s in idle] + [self._entry(state, r) for r in state.waiting]
+        if self.late == "shed":
+            actions += self._shed(entries)
+        if not entries and not group:
+            return actions
+        queue = in_turn(entries, self._foresight, self.late, self.leader, state.now) if entries else []
+        room = state.free
+        if group and queue and self.late != "keep" and self._overtake(state, group, idle, queue):
             for sample in group:
-                sample.preempted += self._place(sample) > 0
-        held = len(deferred) - count  # deferred samples that remain so; negative: that many enter and join at once
-        free = iter(state.free)
-        entering = [(request, next(free)) for request in state.waiting[: max(0, -held)]]
-        if count == len(entering) == 1:
-            actions.append(Admit(*entering[0], ACTIVE, reason=reason))
-        elif count:
-            actions += [Admit(*place, ACTIVE, runnable=False) for place in entering]
-            slots = [s.slot for s in deferred[:count]] + [slot for _, slot in entering]
-            actions.append(Batch(tuple(slots), ACTIVE, reason=reason))
+                sample.preempted += 1
+            slots = tuple(s.slot for s in group)
+            actions.append(Batch(slots, DEFERRED, runnable=False, ride=False, commit=False, reason="overtake"))
+            group, queue = [], [queue[0]]
+        if group:
+            actions += self._urgent(state, group)
+            program = group[0].request.program
+            queue = [e for e in queue if e.request.program == program and e.op == 0 and (e.chance or e.slack is None)]
+            chosen, reason = queue[: self._merge_count(state, group, queue)], "merge"
+            if chosen:
+                for sample in group:
+                    sample.preempted += self._place(sample) > 0
+        else:
+            if not room:
+                queue = [e for e in queue if e.sample]
+            chosen, reason = self._start(queue) if queue else [], "start"
+        chosen = self._within(chosen, len(room))
+        actions += self._enter(chosen, room, reason)
         if self.defer != "queue":
-            rest = min(self.plan.start_size(len(queue) - count), room - count) - max(0, held)
-            later = state.waiting[len(entering) : len(entering) + max(0, rest)]
-            actions += [Admit(r, next(free), DEFERRED, self.defer == "run", reason="defer") for r in later]
-        return actions
+            actions += self._defer(state, queue, chosen, room)
+        return actions + self._alarm(state, group, bool(entries))
 
-    # --- parts of a decision ----------------------------------------------------------------------------------
+    # --- who ----------------------------------------------------------------------------------------------------
 
     def _split(self, state):
-        """(group, deferred), by arrival."""
-        samples = sorted(state.live.values(), key=lambda s: (s.request.arrival, s.slot))
+        """(group, others), by arrival, without cancelled samples that the NPU has not released yet."""
+        live = [s for s in state.live.values() if s.request.id not in self._gone]
+        samples = sorted(live, key=lambda s: (s.request.arrival, s.slot))
         return [s for s in samples if s.priority >= ACTIVE], [s for s in samples if s.priority < ACTIVE]
 
-    def _learn_rate(self, waiting):
-        """Arrivals per cycle from the average gap, the last `_GAPS` counting most."""
-        for request in waiting:
-            if request.id not in self._known:
-                if self._latest is not None:
-                    self._gaps += 1
-                    self._gap += (request.arrival - self._latest - self._gap) / min(self._gaps, _GAPS)
-                self._latest = request.arrival
-        self._known = {request.id for request in waiting}
+    def _entry(self, state, request, sample=None):
+        op = self._place(sample) if sample else 0
+        slack = None if request.deadline is None else request.deadline - state.now
+        chance = 1.0 if slack is None else self._chance(request, sample, op, slack)
+        return Entry(request, sample, op, slack, chance, self._tenants.turn(request))
 
-    @property
-    def _rate(self):
-        return 1 / max(1.0, self._gap) if self._gaps >= _LEAST_GAPS else 0.0
+    def _chance(self, request, sample, op, slack):
+        return self._foresight[request.program].chance(op, slack)
+
+    def _start(self, queue):
+        """Who starts on an idle array: the first in turn and company at the same place."""
+        first, op, program = queue[0], queue[0].op, queue[0].request.program
+        alike = [e for e in queue if e.op == op and e.request.program == program]
+        most = min(len(alike), self.models[program].B)
+        if op == 0 and self.late == "shed" and all(e.slack is not None for e in alike[: most + _AHEAD]):
+            return self._start_most(program, alike)
+        if op == 0 and most > 1:
+            costs = self._plan(program).start_costs(len(alike))
+            price = self._foresight[program].to_end[0][1] * self.miss_cost
+            if price and any(e.slack is not None for e in alike[:most]):
+                costs = [c + price * self._start_misses(program, alike, m) for m, c in enumerate(costs, 1)]
+            least = min(costs)
+            most = max(m for m, c in enumerate(costs, 1) if c <= least + 1e-6)
+        return alike[:most] if most > 1 else [first]
+
+    def _start_most(self, program, queue):
+        """The batch of a policy that sheds, earliest deadline first: who misses is lost, so all must be in time.
+
+        Where batching pays, members need the expected time of a batch of `target` (Nexus' rule: the largest that fits
+        twice into the least SLO); who needs longer is passed over. Where it does not, as many start as are all in time
+        whatever exits they take.
+        """
+        foresight, waits, B = self._foresight[program], self.models[program].waited[0][0], self.models[program].B
+        if waits[1] >= _PAYS * foresight.share:
+            slo = min(e.request.slo for e in queue)
+            target = max((b for b in range(1, B + 1) if 2 * waits[b] <= slo), default=1)
+            queue = sorted(queue, key=lambda e: (e.turn, e.slack))
+            for i, entry in enumerate(queue):
+                window = queue[i : i + target]
+                if entry.slack >= waits[len(window)]:
+                    return window
+            return queue[:1]
+        most = min(len(queue), B)
+        slacks = [e.slack if e.chance == 1.0 else 0 for e in queue[:most]]
+        while most > 1 and min(slacks[:most]) < foresight.to_end[0][most]:
+            most -= 1
+        return queue[:most]
+
+    def _start_misses(self, program, queue, count):
+        """Expected misses if the first ``count`` of the queue start together and the others wait for them."""
+        foresight, wait, missed = self._foresight[program], self.models[program].waited[0][0][count], 0.0
+        for i, e in enumerate(queue[: count + _AHEAD]):
+            if e.slack is not None and e.chance:
+                missed -= foresight.chance(0, e.slack, count) if i < count else foresight.chance(0, e.slack - wait)
+        return missed
+
+    @staticmethod
+    def _within(chosen, room):
+        """Those of the chosen that have or get a slot."""
+        found = []
+        for entry in chosen:
+            room -= entry.sample is None
+            if entry.sample is not None or room >= 0:
+                found.append(entry)
+        return found
+
+    def _enter(self, chosen, free, reason):
+        for entry in chosen:
+            self._tenants.charge(entry.request, self._foresight[entry.request.program].share)
+        entering = list(zip([e.request for e in chosen if e.sample is None], free, strict=False))
+        if len(chosen) == len(entering) == 1:
+            return [Admit(*entering[0], ACTIVE, exits=self._mask(entering[0][0]), reason=reason)]
+        if not chosen:
+            return []
+        slots = [e.sample.slot for e in chosen if e.sample] + [slot for _, slot in entering]
+        admits = [Admit(r, slot, ACTIVE, runnable=False, exits=self._mask(r)) for r, slot in entering]
+        return [*admits, Batch(tuple(slots), ACTIVE, reason=reason)]
+
+    def _defer(self, state, queue, chosen, free):
+        """Those who start next get a slot now."""
+        taken = {e.request.id for e in chosen}
+        later = [e for e in queue if e.request.id not in taken and e.op == 0 and e.chance]
+        free = free[sum(e.sample is None for e in chosen) :]
+        most = self._plan(later[0].request.program).start_size(len(later)) if later and free else 0
+        entering = [e.request for e in later[:most] if e.sample is None]
+        return [
+            Admit(r, slot, DEFERRED, self.defer == "run", exits=self._mask(r), reason="defer")
+            for r, slot in zip(entering, free, strict=False)
+        ]
+
+    def _mask(self, request):
+        """Exits to try, None: all that the request allows."""
+        self._admitted += 1
+        if not self.skip or self._admitted % 16 == 0:
+            return None
+        tables, mask = self.models[request.program], -1
+        for e, x in enumerate(tables.exit_operations[:-1]):
+            head = sum(t for t, of in zip(tables.latency.cycles[:, 1], tables.heads, strict=True) if of == e)
+            if tables.hazard[x] * tables.remaining[x + 1, 1] < head:
+                mask &= ~(1 << e)
+        return None if mask == -1 else mask & (1 << len(tables.exit_operations)) - 1
+
+    # --- merging ------------------------------------------------------------------------------------------------
+
+    def _plan(self, program):
+        rate = self._arrivals.rate(program)
+        bucket = round(log(rate) / log(_BUCKET)) if rate else None
+        plan = self._plans.get((program, bucket))
+        if plan is None:
+            plan = Plan(self.models[program], _BUCKET**bucket if rate else 0.0)
+            self._plans[program, bucket] = plan
+        return plan
 
     def _place(self, sample):
         """The operation at which the sample stands, the next one if half of its lines are dealt."""
-        op = min(sample.op, self.model.L - 1)
-        return min(op + (2 * sample.line >= self.model.lines[op]), self.model.L - 1) if sample.line else op
+        tables = self.models[sample.request.program]
+        op = min(sample.op, tables.L - 1)
+        return min(op + (2 * sample.line >= tables.lines[op]), tables.L - 1) if sample.line else op
 
     def _merge_count(self, state, group, queue):
         """How many of the queue join the group now."""
+        program = group[0].request.program
         l, b = min(self._place(s) for s in group), len(group)
-        most = min(len(queue), self.model.B - b)
+        most = min(len(queue), self.models[program].B - b)
         if most <= 0 or self.merge == "never":
             return 0
+        if self.late == "shed" and any(s.request.deadline is not None for s in group):
+            return 0  # what the group would lose is worth more than what it costs
         count = most
         if self.merge == "profit":
-            misses = [self._misses(state, l, b, queue, k) for k in range(most + 1)]
-            costs = self.plan.merge_costs(l, b, len(queue)) + self._alone * np.array(misses) * self.miss_cost
-            count = int(np.argmin(np.round(costs, 6)))
+            costs = self._plan(program).merge_costs(l, b, len(queue))
+            price = self._foresight[program].to_end[0][1] * self.miss_cost
+            if price:
+                costs = [c + price * self._misses(program, l, b, queue, k) for k, c in enumerate(costs)]
+            costs = [round(c, 6) for c in costs]
+            count = costs.index(min(costs))
         while count and not self._harmless(state, group, count):
             count -= 1
         return count
 
-    def _misses(self, state, l, b, queue, count):
+    def _misses(self, program, l, b, queue, count):
         """Requests of the queue that miss their deadlines (95th percentile) if ``count`` of them join the group."""
-        model = self.model
+        model = self.models[program]
         joined = model.percentile(0, min(b + count, model.B))
-        later = model.catch_up[l, count] + model.remaining[l, min(b + count, model.B)] + model.percentile(0, 1)
-        slacks = [self._slack(state, getattr(waiting, "request", waiting)) for waiting in queue]
-        return sum(slack is not None and slack < (joined if i < count else later) for i, slack in enumerate(slacks))
+        later = model.waited[l][count][min(b + count, model.B)] + model.percentile(0, 1)
+        return sum(e.slack is not None and e.slack < (joined if i < count else later) for i, e in enumerate(queue))
 
     def _harmless(self, state, group, count):
         """No sample ahead is preempted too often or made late by ``count`` newcomers."""
+        model = self.models[group[0].request.program]
         for sample in group:
             l = self._place(sample)
             if l == 0:
@@ -160,13 +303,14 @@ class Fluid(Policy):
             if sample.preempted >= self.most_preemptions:
                 return False
             slack = self._slack(state, sample.request)
-            needed = self.model.catch_up[l, count] + self.model.percentile(l, min(len(group) + count, self.model.B))
+            needed = model.delay[l][count] + model.percentile(l, min(len(group) + count, model.B))
             if slack is not None and 0 <= slack < needed:
                 return False
         return True
 
     def _urgent(self, state, group):
         """Samples that laggards would make late stop waiting for them."""
+        model = self.models[group[0].request.program]
         rear = min((self._place(s) for s in group), default=0)
         self._spread = any(self._place(s) > rear for s in group)
         raised = []
@@ -175,11 +319,85 @@ class Fluid(Policy):
             if l == rear or slack is None or sample.priority == URGENT:
                 continue
             behind = sum(self._place(s) < l for s in group)
-            stall = self.model.catch_up[l, behind] - self.model.catch_up[rear, behind]
-            ahead = self.model.percentile(l, len(group) - behind)
-            if sample.preempted and ahead <= slack < stall + self.model.percentile(l, len(group)):
+            stall = model.delay[l][behind] - model.delay[rear][behind]
+            ahead = model.percentile(l, len(group) - behind)
+            if sample.preempted and ahead <= slack < stall + model.percentile(l, len(group)):
                 raised.append(sample.slot)
         return [Batch(tuple(raised), URGENT, reason="urgent")] if raised else []
+
+    # --- overload -----------------------------------------------------------------------------------------------
+
+    def _watches(self, group):
+        return (self.late != "keep" or self.leave) and any(s.request.deadline is not None for s in group)
+
+    def _overload(self, state, group, idle):
+        """Members of the group that cannot be in time leave early or give way; they move from ``group`` to ``idle``."""
+        if not group or not self._watches(group):
+            return []
+        actions, foresight = [], self._foresight[group[0].request.program]
+        leaving = late_ones(state, group, foresight, self._place, between=True) if self.leave else []
+        leaving = [s for s in leaving if s.request.id not in self._forced]
+        if leaving:
+            self._forced |= {s.request.id for s in leaving}
+            actions.append(Leave(tuple(s.slot for s in leaving)))
+        if self.late != "shed":
+            return actions
+        lost = late_ones(state, group, foresight, self._place)
+        if lost:
+            self._gone |= {s.request.id for s in lost}
+            group[:] = [s for s in group if s not in lost]
+            actions.append(Cancel(tuple(s.slot for s in lost), reason="shed"))
+        return actions
+
+    def _shed(self, entries):
+        """Give up what waits and certainly misses; it is taken out of ``entries``."""
+        lost = [e for e in entries if not e.chance]
+        entries[:] = [e for e in entries if e.chance]
+        actions = [Drop(e.request, reason="shed") for e in lost if e.sample is None]
+        slots = tuple(e.sample.slot for e in lost if e.sample is not None)
+        self._gone |= {e.request.id for e in lost if e.sample is not None}
+        return [*actions, Cancel(slots, reason="shed")] if slots else actions
+
+    def _overtake(self, state, group, idle, queue):
+        """Whether the first in turn, of another network, goes ahead of the whole group, which waits in its slots.
+
+        It gains P(in time now) - P(in time behind the group), at the price ``miss_cost``, and the time of the group;
+        the group loses likewise, every member of it the time of the first.
+        """
+        first = queue[0]
+        if first.request.program == group[0].request.program or not first.chance or first.slack is None:
+            return False
+        if first.sample is None and not state.free:
+            return False
+        if any(s.preempted >= self.most_preemptions or s.priority == URGENT for s in group):
+            return False
+        program = group[0].request.program
+        here, there = self._foresight[program], self._foresight[first.request.program]
+        l, b = min(self._place(s) for s in group), len(group)
+        left, delay = self.models[program].waited[l][0][b], there.remaining[first.op]
+        gain = first.chance - there.chance(first.op, first.slack - left)
+        for s in group:
+            slack = self._slack(state, s.request)
+            if slack is not None:
+                gain -= here.chance(self._place(s), slack) - here.chance(self._place(s), slack - delay)
+        return gain * self.miss_cost * there.to_end[0][1] > b * delay - left
+
+    def _alarm(self, state, group, others):
+        """Ask again when the group passes its next head, if somebody might have to give way behind it."""
+        if not others or not group or not self._watches(group):
+            return []
+        program = group[0].request.program
+        foresight, tables = self._foresight[program], self.models[program]
+        l, b = min(self._place(s) for s in group), len(group)
+        x = tables.exit_operations[foresight.next_exit[l]]
+        if x + 1 >= tables.L:
+            return []
+        left = foresight.to_exit[l][b]
+        need = left + foresight.to_exit[x + 1][1]
+        slacks = [self._slack(state, s.request) for s in group]
+        if any(slack is not None and slack < need for slack in slacks):
+            return [Wake(state.now + max(_SOON, ceil(left)))]
+        return []
 
     @staticmethod
     def _slack(state, request):

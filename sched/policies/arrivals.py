@@ -1,0 +1,38 @@
+"""Which requests are new, and how fast they come."""
+
+__all__ = ["Arrivals"]
+
+GAPS = 64  # arrivals that the estimate of their rate remembers
+LEAST_GAPS = 8  # arrivals before it is trusted; until then only the present work counts
+
+
+class Arrivals:
+    """Arrival rate per program from the average gap, the last `GAPS` counting most."""
+
+    def __init__(self, programs):
+        self._known = set()
+        self._latest = [None] * programs
+        self._count, self._gap = [0] * programs, [0.0] * programs
+
+    def learn(self, waiting):
+        """``waiting``: requests in order of arrival; those behind the last known one are new."""
+        new = []
+        for request in reversed(waiting):
+            if request.id in self._known:
+                break
+            new.append(request)
+        for request in reversed(new):
+            p = request.program
+            if self._latest[p] is not None:
+                self._count[p] += 1
+                self._gap[p] += (request.arrival - self._latest[p] - self._gap[p]) / min(self._count[p], GAPS)
+            self._latest[p] = request.arrival
+            self._known.add(request.id)
+
+    def forget(self, id):
+        """A request has left."""
+        self._known.discard(id)
+
+    def rate(self, program):
+        """Requests per cycle; 0 until enough have come."""
+        return 1 / max(1.0, self._gap[program]) if self._count[program] >= LEAST_GAPS else 0.0
