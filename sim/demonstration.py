@@ -1,17 +1,14 @@
-"""What ``fluidnpu sim`` and ``fluidnpu run`` do: a study with everything shown that goes on."""
+"""What ``fluidnpu sim`` does: a study with everything shown that goes on."""
 
-from contextlib import contextmanager
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from .options import telling
 from .replay import ENGINE_PORT
-from .session import serve_trace
-from .study import InputError, limits_of, load_of, load_program, make_setup, make_traces, read_images, run_study
-from .tables import answers_table
-from .traffic import make_trace
+from .study import load_of, load_program, make_setup, make_traces, read_images, run_study
 
-__all__ = ["demonstrate", "run_images"]
+__all__ = ["demonstrate"]
 
 
 def demonstrate(
@@ -25,7 +22,7 @@ def demonstrate(
     device : rtl or model. The other parameters: study.
     """
     options = {"thresholds": list(thresholds)}
-    with _telling(console) as tell:
+    with telling(console) as tell:
         net, program = load_program(config, network, thresholds, rounding)
         x, y = read_images(images, net.input.shape)
         common = {"count": count, "seed": seed, "burst": burst}
@@ -64,42 +61,6 @@ def demonstrate(
     if waves:
         console.print(f"Waves: {Path(folder)}/waves-*.vcd", soft_wrap=True)
     return records
-
-
-def run_images(config, network, images, first, count, *, rounding, thresholds, memory, waves, console):
-    """Send images through the whole network one by one and print what every exit says; returns the RunRecord."""
-    with _telling(console) as tell:
-        net, program = load_program(config, network, (2.0,), rounding)
-        limits = limits_of(thresholds, len(net.ends))
-        x, y = read_images(images, net.input.shape)
-        if first + count > len(x):
-            raise InputError(f"images {images}: {len(x)} images, number {first + count - 1} is not among them")
-        setup = make_setup(config, net, program, memory=memory, trace=waves is not None, status=tell)
-        chosen = slice(first, first + count)
-        trace = make_trace("one by one", [0] * count, x[chosen], None if y is None else y[chosen], shuffle=False)
-        tell("running")
-        path = Path("waves.vcd") if waves else None
-        record = serve_trace(setup, trace, "serial", waves=(path, *waves) if waves else None)
-    if program.has_no_exits:
-        for r in record.results:
-            console.print(f"image {first + r.id}: {r.completed - r.admitted:,} cycles")
-        console.print(f"Every value of {', '.join(program.outputs)} equals the integer reference bit for bit.")
-    else:
-        console.print(answers_table(record, limits, {n: f"{first + n}" for n in range(count)}))
-        console.print("Every class, S and logit equals the integer reference bit for bit.")
-    if path:
-        console.print(f"Waves: {path}")
-    return record
-
-
-@contextmanager
-def _telling(console):
-    """A function that shows a line of text: with a spinner, or where nobody watches a line each."""
-    if not console.is_terminal:
-        yield lambda text: console.print(text, soft_wrap=True)
-        return
-    with console.status("starting") as status:
-        yield status.update
 
 
 class _Bars:

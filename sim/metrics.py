@@ -14,7 +14,7 @@ __all__ = ["CAUSE_MEANING", "Metrics", "TraceSummary", "measure", "summarise"]
 _INDEX_MASK = (1 << PC_INDEX_BITS) - 1
 CAUSE_MEANING = {
     "array": "multiply-accumulating",
-    "vector": "pooling",
+    "vector": "pooling, depthwise",
     "weights": "waits for weights",
     "activations": "waits for activations",
     "dependency": "waits for the layer before",

@@ -12,7 +12,7 @@ import fluidnpu.hw.npu
 from .generate import generate_verilog
 from .verilator import Build, build, build_root
 
-__all__ = ["cached_verilog", "npu_build", "sources_key"]
+__all__ = ["bare_build", "cached_verilog", "npu_build", "sources_key"]
 
 
 def sources_key(config):
@@ -52,3 +52,11 @@ def npu_build(config, *, trace=False, status=None) -> Build:
     if status:
         status(f"{config.name}: simulator, compiled with Verilator (a minute or two after a change of hw/)")
     return build(config.name, verilog, data_bytes=config.bus_bytes, trace=trace)
+
+
+def bare_build(config, *, status=None) -> Build:
+    """The simulator of ``config`` without Python, to compare the speed with. Parameters and errors as `npu_build`."""
+    verilog = cached_verilog(config, status)
+    if status:
+        status(f"{config.name}: simulator without Python, compiled with Verilator (a minute)")
+    return build(config.name, verilog, data_bytes=config.bus_bytes, bare=True)

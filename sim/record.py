@@ -22,6 +22,7 @@ class RunRecord:
         an operation belongs to, -1 for the trunk
     slots, peak_macs : of the configuration
     seconds : real time of the run; wakes : edges at which Python was awake
+    facts : of speed.facts_of, if the run was recorded
     options : JSON-able settings that made the run (seed, rate, SLO, thresholds, memory, ...)
     """
 
@@ -44,4 +45,5 @@ class RunRecord:
     last_write: int = 0
     seconds: float = 0.0
     wakes: int = 0
+    facts: dict = field(default_factory=dict)
     options: dict = field(default_factory=dict)

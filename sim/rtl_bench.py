@@ -7,6 +7,7 @@ Cycles: cycle n is the (n+1)-th rising edge with ``rst`` low; an NPU counter tha
 """
 
 import ctypes
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,6 +80,8 @@ class RtlBench:
         self.memory = memory_view()
         self._recording = None
         self._image = None
+        self._began = 0.0  # processor time at the first register access
+        self._written = []  # (cycle, address, content) of host writes into memory behind the recording's image
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -90,6 +93,7 @@ class RtlBench:
         """
         self.memory = memory_view(memory_bytes)
         self._image = None
+        self._began, self._written = 0.0, []
         memory.apply()
         await self.reset(watchdog, reset_cycles)
 
@@ -151,11 +155,23 @@ class RtlBench:
         if self._control.violations:
             raise ProtocolError(self._control.violation.decode())
 
+    # --- memory -------------------------------------------------------------------------------------------------
+
+    def write_memory(self, address, content):
+        """Writes bytes (uint8 array) into the external memory, seen by what the NPU reads from this cycle on.
+
+        A recording repeats what is written this way; what is assigned to ``memory`` only before the first access.
+        """
+        self.memory[address : address + len(content)] = content
+        if self._image is not None:
+            self._written.append((self.cycle(), address, bytes(content)))
+
     # --- registers ----------------------------------------------------------------------------------------------
 
     def submit(self, transactions):
         """Queues register accesses, done one after the other; returns the index of the last one. Does not wait."""
         self._snapshot()
+        self._began = self._began or time.process_time()
         index = -1
         for transaction in transactions:
             index = self._lib.fluid_submit(ctypes.byref(transaction._operation()))
@@ -227,6 +243,10 @@ class RtlBench:
         """Real time since the first register access was issued."""
         return self._lib.fluid_elapsed_seconds()
 
+    def processor_seconds(self):
+        """Processor time since the first register access was asked for, simulator and Python together."""
+        return time.process_time() - self._began
+
     def waves(self, path, first_cycle=0, last_cycle=NEVER):
         """Writes a VCD file of these cycles; the build needs ``trace=True``. A second call closes the first file."""
         if not self._lib.fluid_waves(str(Path(path).resolve()).encode(), first_cycle, last_cycle):
@@ -235,10 +255,8 @@ class RtlBench:
     # --- recording for the bare executable (sim/speed.py) -------------------------------------------------------
 
     def record(self, path):
-        """Keeps what a run without Python needs to repeat this one; ``save_recording`` writes it to ``path``.
-
-        The memory image is that of the first register access: what the host writes into memory later is missing.
-        """
+        """Keeps what a run without Python needs to repeat this one; ``save_recording`` writes it to ``path``: the
+        memory image at the first register access, every access, and every later `write_memory`."""
         self._recording = path
 
     def _snapshot(self):
@@ -253,8 +271,11 @@ class RtlBench:
         self._snapshot()
         used, pages = self._image
         done = self.transactions()
-        header = np.array([0x31434552444C4655, self.memory.size, len(used), len(done), self.cycle(), 8], "<u8")
+        counts = len(used), len(done), len(self._written)
+        header = np.array([0x32434552444C4655, self.memory.size, *counts, self.cycle(), 8], "<u8")
         image = np.zeros(len(used), [("address", "<u8"), ("page", "u1", 4096)])
         image["address"], image["page"] = used * 4096, pages
-        content = header.tobytes() + self._settings + image.tobytes() + done.tobytes()
-        Path(self._recording).write_bytes(content)
+        parts = [header.tobytes(), self._settings, image.tobytes(), done.tobytes()]
+        for cycle, address, content in self._written:
+            parts += [np.array([cycle, address, len(content)], "<u8").tobytes(), content]
+        Path(self._recording).write_bytes(b"".join(parts))

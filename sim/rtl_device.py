@@ -44,7 +44,7 @@ class RtlDevice(Device):
     def write_memory(self, address, content):
         content = np.frombuffer(content, np.uint8) if isinstance(content, bytes) else content
         self._check(address, len(content))
-        self.bench.memory[address : address + len(content)] = content
+        self.bench.write_memory(address, content)
 
     def _check(self, address, count):
         if not 0 <= address <= address + count <= self.bench.memory.size:

@@ -27,7 +27,9 @@ from .record import RunRecord
 from .replay import program_operations, replay
 from .rtl_bench import NEVER
 from .rtl_device import RtlDevice, accepted_commands
+from .rtl_progress import reporting
 from .simulate import run_in_simulator
+from .speed import facts_of
 from .verilator import Build
 
 __all__ = ["Setup", "memory_bytes_for", "serve_trace"]
@@ -70,8 +72,9 @@ def memory_bytes_for(program, slots):
 
 
 def serve_trace(
-    setup, trace, policy, *, policy_options=None, expected=None, progress=None, waves=None, timeout=None, keep=None
-):
+    setup, trace, policy, *, policy_options=None, expected=None, progress=None, waves=None, timeout=None, keep=None,
+    ticks=None, recording=None,
+):  # fmt: skip
     """Serve ``trace`` (traffic.Trace) under the named policy; returns the RunRecord.
 
     Parameters
@@ -82,6 +85,7 @@ def serve_trace(
     progress : path of a file that grows by one byte per answered request
     waves : (path, first cycle, last cycle) of a VCD file; the build must have trace=True
     timeout : seconds of real time; keep : folder for the simulator's log
+    ticks : of an rtl_progress.CycleProgress; recording : file for `speed.run_bare`, on the RTL
 
     Raises WrongAnswer if an answer or the order of the work is not what the reference and the engine model say; the
     simulator's own errors (SimulationError, ProtocolError, WatchdogError, ServingError, DriverError) pass through.
@@ -105,9 +109,9 @@ def serve_trace(
         run = _serve_on_model(setup, **arguments)
     else:
         waves = None if waves is None else (str(waves[0]), *waves[1:])
-        run = run_in_simulator(
-            setup.build, serve_in_simulator, timeout=timeout, keep=keep, waves=waves, **arguments
-        )  # fmt: skip
+        options = {"timeout": timeout, "keep": keep, "recording": recording}
+        shown = {"waves": waves, "ticks": ticks, "facts": recording is not None}
+        run = run_in_simulator(setup.build, serve_in_simulator, **options, **shown, **arguments)
     where = f"{setup.config.name}, {policy}, {trace.name}"
     try:
         _check(setup, trace, expected, run)
@@ -134,19 +138,22 @@ def serve_trace(
         last_write=summary.last_retire,
         seconds=run["seconds"],
         wakes=run["wakes"],
+        facts=run["facts"],
         options={"bus_bytes": setup.config.bus_bytes, **setup.options, **trace.options},
     )
 
 
-async def serve_in_simulator(bench, *, memory, waves, program, slots, requests, **arguments):
+async def serve_in_simulator(bench, *, memory, waves, ticks, facts, program, slots, requests, **arguments):
     """The part of `serve_trace` that runs in the simulator's process; returns what the NPU did."""
     size = memory_bytes_for(program, slots)
     await bench.start(memory, memory_bytes=size, watchdog=_patience(program, requests))
     if waves is not None:
         bench.waves(waves[0], waves[1], NEVER if waves[2] is None else waves[2])
-    served = await _serve(RtlDevice(bench), size, program, requests, **arguments)
-    await bench.wait(bench.cycle() + memory.write_latency + 100, irq=False)  # the last tiles' retirements
+    with reporting(bench, ticks):
+        served = await _serve(RtlDevice(bench), size, program, requests, **arguments)
+        await bench.wait(bench.cycle() + memory.write_latency + 100, irq=False)  # the last tiles' retirements
     return served | {
+        "facts": facts_of(bench) if facts else {},
         "events": bench.events(),
         "transactions": bench.transactions(),
         "seconds": bench.seconds(),
@@ -163,6 +170,7 @@ def _serve_on_model(setup, *, memory, program, slots, requests, **arguments):
     served = run_now(_serve(device, size, program, requests, **arguments))
     device.finish(memory.write_latency + 100)
     return served | {
+        "facts": {},
         "events": device.events(),
         "transactions": device.transactions(),
         "seconds": time.perf_counter() - begin,

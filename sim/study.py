@@ -11,7 +11,8 @@ from fluidnpu.nn import reference
 from fluidnpu.nn.compiler import CompileOptions, compile_network
 from fluidnpu.nn.exits import decide, limit_of
 from fluidnpu.nn.quantize import Kernels
-from fluidnpu.nn.tflite_reader import read_network
+from fluidnpu.nn.tflite_reader import parse_network, read_network
+from fluidnpu.nn.zoo import NETWORKS, make_network
 from fluidnpu.sched.survival import ExitRates, SurvivalTables
 
 from .answers import expected_answers
@@ -98,9 +99,14 @@ def limits_of(thresholds, exits):
 
 
 def load_network(path, rounding="litert"):
-    """Network of a .tflite file; InputError if it cannot be read. ``rounding``: of nn.tflite_reader.read_network."""
+    """Network of a .tflite file, or of nn.zoo by name; InputError if it cannot be read.
+
+    rounding : of nn.tflite_reader.read_network
+    """
     if rounding not in tuple(Kernels):
         raise InputError(f"unknown rounding {rounding!r}; there are {', '.join(Kernels)}")
+    if str(path) in NETWORKS and not Path(path).exists():
+        return parse_network(make_network(str(path)), str(path), rounding)
     try:
         return read_network(path, rounding)
     except OSError as error:

@@ -1,5 +1,1 @@
-"""The figures of docs/benchmarks.md, measured on the RTL: `fluidnpu bench`, `make bench`."""
-
-from .main import main
-
-__all__ = ["main"]
+"""Measurements: what a machine of these sizes does with a network, and how fast the simulation of it is."""

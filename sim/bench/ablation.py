@@ -1,4 +1,4 @@
-"""Figure 2: rigid or fluid, unstacked or stacked, on one netlist: cycles for the same images."""
+"""Rigid or fluid, unstacked or stacked, on one netlist: cycles for the same images."""
 
 from ..memory import IDEAL
 from ..simulate import run_in_simulator

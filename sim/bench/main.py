@@ -1,88 +1,87 @@
-"""Runs the benchmarks, prints them, and writes build/bench/: results.json, benchmarks.md, pictures."""
+"""All benchmarks of docs/benchmarks.md, one part after the other; each is printed and written when it is measured."""
 
 import json
-from dataclasses import asdict
-from pathlib import Path
 
-import numpy as np
-from fluidnpu.hw.config import get_config
-from fluidnpu.nn.compiler import CompileOptions, compile_network
-from fluidnpu.nn.exits import limit_of
-from fluidnpu.nn.tflite_reader import read_network
-from rich.console import Console
+from ..npu_build import npu_build
+from ..study import InputError
+from ..synthesis import GOLDEN, TARGET
+from ..synthesis_flow import RESOURCES
+from .digits import Digits, bench_ablation, bench_layers, bench_preemption, bench_speed, speed_text
+from .goals import bench_workloads
+from .pages import Section
+from .results import Results
+from .tables import Table
 
-from ..memory import IDEAL
-from ..npu_build import cached_verilog, npu_build
-from ..speed import measure_speed
-from ..verilator import build as verilator_build
-from .ablation import ablation
-from .feeding import packed
-from .layers import layer_figures
-from .pictures import draw_layers, draw_preemption
-from .preemption import overhead_bound, preemption_bound, preemption_latencies
-from .tables import markdown
+__all__ = ["CHOICE", "bench_all"]
 
-__all__ = ["main"]
-
-LIVE = (1, 2, 4, 8)
-ABLATION_IMAGES = 64
-MOMENTS = 500
-THRESHOLD = 0.8
+CHOICE = ("workloads", "layers", "ablation", "preemption", "speed")
 
 
-def main(config_name="edge", network_file=None, images_file=None, folder="build/bench", moments=MOMENTS, seed=1):
-    """Measure every figure for one configuration; returns the results, which also go to ``folder``."""
-    models = Path(__file__).resolve().parents[2] / "models"
-    console = Console()
-    config = get_config(config_name)
-    network = read_network(Path(network_file or models / "digits.tflite"))
-    program = compile_network(network, config, CompileOptions(limits=(limit_of(THRESHOLD),) * len(network.ends)))
-    with np.load(images_file or models / "digits_views.npz") as views:
-        images = packed(program, views["x"][:ABLATION_IMAGES])
-    with console.status("building the simulator") as status:
-        build = npu_build(config, status=status.update)
-        results = {"config": config.name, "network": network.name, "memory": asdict(IDEAL), "threshold": THRESHOLD}
-        live = [n for n in LIVE if n <= config.slots]
-        everything = (1 << len(network.ends)) - 1
-        for key, exits in (("layers_trunk", 0), ("layers_with_heads", everything)):
-            status.update(f"layers, {'heads jumped over' if exits == 0 else 'every head computed'}")
-            results[key] = layer_figures(build, config, program, images, live, exits=exits)
-        status.update("rigid / fluid x unstacked / stacked")
-        results["ablation"] = ablation(build, config, program, images)
-        status.update(f"preemption at {moments} random moments")
-        latencies = preemption_latencies(build, config, program, images, moments, seed)
-        alone = sum(row["cycles"] for row in results["layers_trunk"][1])
-        results["preemption"] = {
-            "moments": moments,
-            "seed": seed,
-            "cycles": [int(c) for c in latencies],
-            "network_cycles": alone,
-            "bound": preemption_bound(config, program),
-            "longest_tile": max(op.tile_cycles for op in program.ops),
-            "longest_load": max(op.load_beats for op in program.ops),
-            "overhead": overhead_bound(config, IDEAL),
-        }
-        status.update("speed of the co-simulation beside a bare Verilator run")
-        bare = verilator_build(config.name, cached_verilog(config), data_bytes=config.bus_bytes, bare=True)
-        speed = measure_speed(
-            build,
-            bare,
-            "fluidnpu.sim.bench.ablation:run_images",
-            program=program,
-            slots=config.slots,
-            images=images,
-            memory=IDEAL,
-            rigid=False,
-            unstacked=False,
-        )
-        results["speed"] = speed.as_dict()
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "results.json").write_text(json.dumps(results, indent=1, default=int) + "\n")
-    text = markdown(results)
-    (target / "benchmarks.md").write_text(text)
-    draw_layers(results, target / "layers.png")
-    draw_preemption(results, target / "preemption.png")
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"written: {target}/results.json, benchmarks.md, layers.png, preemption.png")
-    return results
+def bench_all(config, models, folder, console, *, parts=None, rtl=False, moments=500, seed=1):
+    """Measure every part, or some (CHOICE); those of the digits network on the RTL of ``config``.
+
+    models : folder of digits.tflite and digits_views.npz; folder : receives results.json, benchmarks.md, index.html and
+    pictures; rtl : workloads on the RTL, too
+    """
+    if parts and (wrong := set(parts) - set(CHOICE)):
+        raise InputError(f"unknown part {sorted(wrong)[0]!r}; there are {', '.join(CHOICE)}")
+    results = Results(folder, fresh=not parts)
+    for part, measured in (("whole", whole_networks(folder)), ("stacking", stacking())):
+        if measured[0]:
+            results.put(part, *measured)
+    chosen = parts or CHOICE
+    if "workloads" in chosen:
+        bench_workloads(results, console, (lambda npu: npu_build(npu, status=console.print)) if rtl else None)
+    digits = Digits(config, models, console)
+    functions = {
+        "layers": bench_layers,
+        "ablation": bench_ablation,
+        "speed": bench_speed,
+        "preemption": lambda digits, folder: bench_preemption(digits, folder, moments, seed),
+    }
+    for part, function in functions.items():
+        if part in chosen:
+            sections, data = function(digits, folder)
+            results.put(part, sections, data)
+            _tell(console, sections)
+    console.print(f"Written: {folder}/index.html, benchmarks.md, results.json, pictures", soft_wrap=True)
+
+
+def _tell(console, sections):
+    for section in sections:
+        console.print(f"[bold]{section.title}[/]", soft_wrap=True)
+        for table in section.tables:
+            console.print(table.to_rich())
+        for text in section.texts:
+            console.print(text + "\n", soft_wrap=True)
+
+
+def whole_networks(folder):
+    """(Sections, numbers) of whole networks on the RTL that `fluidnpu run --out FOLDER/run-*.json` has measured."""
+    runs = [json.loads(path.read_text()) for path in sorted(folder.glob("run-*.json"))]
+    sections = []
+    for run in runs:
+        network, config, cycles = run["network"], run["config"], sum(run["cycles"])
+        command = f"fluidnpu run {network} --config {config} --bare --out build/bench/run-{network}-{config}.json"
+        text = f"{cycles:,} cycles in {run['seconds']:.0f} s of real time; every output equals the reference."
+        texts = [text, speed_text(run["speed"])] if run["speed"] else [text]
+        sections.append(Section(f"Whole {network} on the RTL of {config}", command, texts))
+    return sections, runs
+
+
+def stacking():
+    """(Sections, numbers): what run-time stacking costs, as `make synth-check` holds it."""
+    golden = json.loads(GOLDEN.read_text())
+    rows = []
+    for name, sides in golden.items():
+        a, b, ratio = (sides[side] for side in ("stackable", "max_stack 1", "ratio"))
+        rows.append((name, *(f"{a[r]:,} / {b[r]:,} ({ratio[r]:.3f})" for r in RESOURCES)))
+    name, most = TARGET
+    luts, multipliers = (golden[name]["ratio"][r] for r in ("LUT", "DSP"))
+    text = (
+        f"Stackable / max_stack = 1 (ratio), Yosys synth_xilinx, no place and route. Target on {name}: at most {most} "
+        f"of the LUTs ({'hit' if luts <= most else 'missed'}), no more DSPs "
+        f"({'hit' if multipliers <= 1 else 'missed'})."
+    )
+    table = Table("", ("configuration", *RESOURCES), rows)
+    return [Section("Price of stacking", "make synth-check", [text], [table])], golden

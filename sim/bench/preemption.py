@@ -1,4 +1,4 @@
-"""Figure 4: cycles from a commit's acceptance to the first MAC of the sample that it puts in front."""
+"""Cycles from a commit's acceptance to the first MAC of the sample that it puts in front."""
 
 import random
 
@@ -11,7 +11,7 @@ from fluidnpu.hw.post.addition import Addition
 from ..memory import IDEAL
 from ..simulate import run_in_simulator
 from .feeding import prepared
-from .layers import started_tiles
+from .group import started_tiles
 
 __all__ = ["overhead_bound", "preemption_bound", "preemption_latencies"]
 

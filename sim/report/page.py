@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from .figures import promised
 from .words import count_text, names_text, percent_text
 
-__all__ = ["COLUMNS", "headlines", "render_page", "tables"]
+__all__ = ["COLUMNS", "fill", "headlines", "render_page", "tables"]
 
 MOST_EMBEDDED = 2_000_000  # bytes of timelines inside the page; the others stay beside it
 
@@ -118,11 +118,9 @@ def render_page(records, labels, metrics, stories, pictures, timelines):
     pictures : dict of themed SVG: latency, causes, exits
     timelines : per record (themed SVG, file name of the stand-alone picture)
     """
-    template = files(__package__).joinpath("templates/index.html.j2").read_text()
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     common, own = common_options(records)
-    return environment.from_string(template).render(
-        css=files(__package__).joinpath("templates/page.css").read_text(),
+    return fill(
+        files(__package__).joinpath("templates/index.html.j2").read_text(),
         title=_title(records),
         facts=_facts(records),
         headlines=headlines(records, labels, metrics),
@@ -136,6 +134,13 @@ def render_page(records, labels, metrics, stories, pictures, timelines):
         several=len(records) > 1,
         same_requests=_same_requests(records, labels),
     )
+
+
+def fill(template, **values):
+    """A Jinja template (text) with its values, and with ``css``: the style of all pages."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    css = files(__package__).joinpath("templates/page.css").read_text()
+    return environment.from_string(template).render(css=css, **values)
 
 
 def _same_requests(records, labels):

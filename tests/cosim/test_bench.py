@@ -1,18 +1,22 @@
-"""The benchmarks measure what they say, on tiny."""
+"""The benchmarks measure what they say, on tiny: the cycle model's figures are what the RTL does."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from fluidnpu.hw.array.array import Array
-from fluidnpu.hw.isa import CAUSES, DESCRIPTOR_FIELDS, Op
+from fluidnpu.hw.isa import DESCRIPTOR_FIELDS, Op
 from fluidnpu.nn.compiler import CompileOptions, compile_network
 from fluidnpu.nn.exits import limit_of
 from fluidnpu.nn.tflite_reader import read_network
 from fluidnpu.sim.bench.ablation import ablation
 from fluidnpu.sim.bench.feeding import packed
-from fluidnpu.sim.bench.layers import ctile_formula, layer_figures
+from fluidnpu.sim.bench.formula import ctile_formula
+from fluidnpu.sim.bench.group import ModelDiffers, check_on_rtl, run_group
+from fluidnpu.sim.bench.measure import LAST_WRITES, measure
 from fluidnpu.sim.bench.preemption import preemption_latencies
-from fluidnpu.sim.bench.profile import profile
-from fluidnpu.sim.cli import MODELS
+from fluidnpu.sim.memory import limited
+from fluidnpu.sim.options import MODELS
 
 
 @pytest.fixture(scope="module")
@@ -24,32 +28,54 @@ def digits(tiny):
         return program, packed(program, views["x"][:4])
 
 
-def test_layers_account_for_every_cycle(tiny, digits):
+@pytest.mark.parametrize(
+    "live, options", [(1, {}), (3, {"memory": limited()}), (2, {"exits": 7}), (4, {"unstacked": True})]
+)
+def test_measurements_are_what_the_rtl_does(tiny, digits, live, options):
+    """Every event in its cycle, every counter wherever a layer ends: else measure raises ModelDiffers."""
     config, build = tiny
-    program, images = digits
-    rows = layer_figures(build, config, program, images, (2,), exits=0)[2]
-    layers = dict.fromkeys(r["layer"].partition(".")[0] for r in rows if r["useful_macs"])  # without numbers of parts
-    assert list(layers) == ["conv0", "conv1", "conv6", "conv7", "conv12", "conv13", "fc15"]
-    for row in rows:
-        assert abs(sum(row["causes"][c] for c in CAUSES) - row["cycles"]) <= 8  # the copy's own delay, in and out
-        assert 0 <= row["utilisation"] <= 1 and row["ctiles_exact"] <= row["ctiles"]
-    wide = [r for r in rows if r["kernel"] == [3, 3] and r["in_channels"] >= 16]
-    assert len(wide) >= 5 and sum(r["ctiles_exact"] for r in wide) > 0.5 * sum(r["ctiles"] for r in wide)
+    program, _ = digits
+    m = measure(config, program, live, build=build, **options)
+    assert m.rtl and m.live == live and sum(layer.cycles for layer in m.layers) == m.cycles
+    layers = dict.fromkeys(layer.name.partition(".")[0] for layer in m.layers if layer.macs)
+    heads = ["fc4", "fc10"] if "exits" in options else []
+    trunk = ["conv0", "conv1", "conv6", "conv7", "conv12", "conv13", "fc15"]
+    assert sorted(layers) == sorted([*trunk, *heads]) and m.layers[-1].name == LAST_WRITES
+    wide = [layer for layer in m.layers if layer.kernel == (3, 3) and layer.in_channels >= 16]
+    assert len(wide) >= 5
+    if not options:
+        assert sum(layer.ctiles_exact for layer in wide) > 0.5 * sum(layer.ctiles for layer in wide)
 
 
-@pytest.mark.parametrize("live", [1, 3])
-def test_profile_is_what_the_rtl_does(tiny, digits, live):
-    """The cycle model's figures of every layer."""
+def test_a_difference_is_an_error(tiny, digits):
+    """The RTL runs with a faster memory than the model believes."""
     config, build = tiny
-    program, images = digits
-    measured = layer_figures(build, config, program, images, (live,), exits=0)[live]
-    modelled = profile(config, program, live)
-    for rtl, model in zip(measured, modelled, strict=True):
-        causes = rtl.pop("causes"), model.pop("causes")
-        assert rtl == model
-        assert max(abs(causes[0][c] - causes[1][c]) for c in CAUSES) <= 8  # the copy's own delay
-    with pytest.raises(ValueError, match=r"5 samples at a time: tiny has slots for 1..4"):
-        profile(config, program, 5)
+    program, _ = digits
+    run = run_group(config, program, 1)
+    check_on_rtl(build, config, program, 1, run)
+    region = bytearray(program.region)
+    region[-4096:] = bytes(4096)  # other weights cost the same
+    check_on_rtl(build, config, replace(program, region=bytes(region)), 1, run)
+    with pytest.raises(ModelDiffers, match="digits on tiny, 2 live: first difference"):
+        check_on_rtl(_Slower(build), config, program, 2, run_group(config, program, 2))
+
+
+class _Slower:
+    """A simulator whose run is another one: the tests' stand-in for hardware that the model does not describe."""
+
+    def __init__(self, build):
+        self._build = build
+        self.name = build.name
+
+    def run(self, module, **options):
+        import pickle
+        from pathlib import Path
+
+        folder = Path(options["directory"])
+        call = pickle.loads((folder / "call.pickle").read_bytes())
+        call["arguments"]["memory"] = replace(call["arguments"]["memory"], read_latency=33)
+        (folder / "call.pickle").write_bytes(pickle.dumps(call))
+        return self._build.run(module, **options)
 
 
 def test_formula_of_a_c_tile(tiny):
@@ -64,7 +90,7 @@ def test_formula_of_a_c_tile(tiny):
     assert ctile_formula(config, fields, short) == [24 + 16 * 8 + max(least, 4), 12 + 16 * 4 + least]
     # two words of 9 taps; with four sub-tiles a row is drained in 8 cycles, of 4 taps it waits for them
     fields |= {"op": Op.DEPTHWISE, "log2_kr0": 2, "weight_beats0": 50}
-    tile = {"rows": 5, "log2_kr": 2, "log2_kd": 0, "fragments": [(0, 1, n) for n in range(4)]}
+    tile = {"rows": 5, "log2_kr": 2, "log2_kd": 0, "fragments": [(0, 0, 1, n) for n in range(4)]}
     assert ctile_formula(config, fields, tile) == [5 * 9, 5 * 9]
     fields |= {"op": Op.POOL, "kh": 2, "kw": 2, "weight_beats0": 0}
     assert ctile_formula(config, fields, tile) == [5 * 8, 5 * 8 - 4]

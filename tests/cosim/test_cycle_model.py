@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fluidnpu.sim.cli import MODELS
 from fluidnpu.sim.cycle.replay import first_difference, replay_run
 from fluidnpu.sim.measured_latency import measure_latency
 from fluidnpu.sim.memory import IDEAL, limited
+from fluidnpu.sim.options import MODELS
 from fluidnpu.sim.session import Setup, serve_trace
 from fluidnpu.sim.simulate import run_in_simulator
 from fluidnpu.sim.study import load_program, read_images

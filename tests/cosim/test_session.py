@@ -9,10 +9,10 @@ from fluidnpu.nn.exits import limit_of
 from fluidnpu.nn.tflite_reader import read_network
 from fluidnpu.sched.latency import estimate_latency
 from fluidnpu.sim.answers import WrongAnswer, expected_answers
-from fluidnpu.sim.cli import MODELS
 from fluidnpu.sim.measured_latency import measure_latency
 from fluidnpu.sim.memory import random_stalls
 from fluidnpu.sim.metrics import measure
+from fluidnpu.sim.options import MODELS
 from fluidnpu.sim.session import Setup, serve_trace
 from fluidnpu.sim.study import read_images, run_study
 from fluidnpu.sim.traffic import make_trace

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 from fluidnpu.nn.tflite_reader import read_network
-from fluidnpu.sim.cli import MODELS, main
+from fluidnpu.sim.cli import main
+from fluidnpu.sim.options import MODELS
 from fluidnpu.sim.study import limits_of
 
 from ..nn.backbones import digit_images, digits_backbone

@@ -8,9 +8,9 @@ import pytest
 from fluidnpu.hw import isa
 from fluidnpu.nn.program import Program
 from fluidnpu.nn.tflite_reader import read_network
-from fluidnpu.sim import cli
-from fluidnpu.sim.cli import MODELS, main
+from fluidnpu.sim.cli import main
 from fluidnpu.sim.lint import WAIVERS, lint_verilog
+from fluidnpu.sim.options import MODELS, window_of
 from fluidnpu.sim.study import InputError, limits_of, read_images
 
 NETWORK = str(MODELS / "digits.tflite")
@@ -22,7 +22,7 @@ def call(*arguments):
     return end.value.code
 
 
-@pytest.mark.parametrize("command", [(), ("sim",), ("run",), ("compile",), ("verilog",), ("lint",), ("report",)])
+@pytest.mark.parametrize("command", [(), ("sim",), ("run",), ("bench",), ("compile",), ("verilog",), ("report",)])
 def test_help(command, capsys):
     assert call(*command, "--help") == 0
     assert "Usage: fluidnpu" in capsys.readouterr().out
@@ -48,6 +48,8 @@ def test_help(command, capsys):
         (["compile", "no.tflite"], "network no.tflite: No such file or directory"),
         (["compile", __file__], "not a .tflite file"),
         (["report", "--out", "nowhere"], "nowhere/records.pickle is not there"),
+        (["run", "no.tflite"], "network no.tflite: No such file or directory"),
+        (["run", "--bare", "--waves", "1:2"], "--bare and --waves: a run without Python writes no waves"),
         (["nothing"], "No such command 'nothing'"),
     ],
 )
@@ -175,7 +177,7 @@ def test_files_that_are_no_npz(tmp_path):
 
 
 def test_windows():
-    assert cli._window("5:") == (5, None) and cli._window(":7") == (0, 7) and cli._window(None) is None
+    assert window_of("5:") == (5, None) and window_of(":7") == (0, 7) and window_of(None) is None
 
 
 def test_make_network(tmp_path, capsys):
