@@ -14,7 +14,7 @@ STUDY_ARGS ?=
 # Two at a time, files kept together; simulators are built once and shared under build/.
 PYTEST_ARGS ?= -n 2 --dist loadfile
 
-.PHONY: help setup sim test test-long formal verilog lint synth-check bench study docs format check clean
+.PHONY: help setup sim test test-long formal verilog lint synth-check bench resnet50 study docs format check clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -55,8 +55,11 @@ lint: $(READY)  ## Verilator lint of the generated Verilog, warnings are errors
 synth-check: $(READY)  ## synthesise tiny and edge with Yosys, compare with the committed figures
 	@$(BIN)/python -m fluidnpu.sim.synthesis
 
-bench: $(READY)  ## measure the figures of docs/benchmarks.md on RTL; writes build/bench/
-	@$(BIN)/fluidnpu bench
+bench: $(READY)  ## measure the figures of docs/benchmarks.md, under 15 minutes; writes build/bench/
+	@$(BIN)/fluidnpu bench --config $(CONFIG)
+
+resnet50: $(READY)  ## whole ResNet-50 on the RTL of gemmini16, outputs and speed compared
+	@$(BIN)/fluidnpu run resnet50 --config gemmini16 --bare --out build/bench/run-resnet50-gemmini16.json
 
 study: $(READY)  ## compare schedulers; writes build/study/index.html (half an hour; STUDY_ARGS=--quick: a minute)
 	@$(BIN)/fluidnpu study $(STUDY_ARGS)

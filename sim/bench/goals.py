@@ -16,8 +16,8 @@ COMMAND = "FLUIDNPU_REAL=FOLDER fluidnpu bench --part workloads      # --rtl: th
 
 
 MEANING = (
-    "Gain by stacking: cycles unstacked / stacked, on the same netlist. Cost of latency 100: cycles at a memory latency "
-    "of 100 against those at 32. Above the bus bound: cycles against (unpadded weight and parameter bytes) / bus, the "
+    "Gain by stacking: cycles unstacked / stacked, on the same netlist. Cost of latency 100: cycles at memory latency "
+    "100 against those at 32. Above the bus bound: cycles against (unpadded weight and parameter bytes) / bus, the "
     "worst of 1 to 16 live."
 )
 

@@ -40,6 +40,27 @@ def test_parallel_builds_share_one(tmp_path):
     assert len(list((tmp_path / "build" / "verilator").glob("*/complete"))) == 1
 
 
+def test_parallel_verilog_is_whole(tmp_path):
+    """Two processes generate the Verilog of the same NPU at once; both see all of it, nothing else is left."""
+    (tmp_path / "go.py").write_text(
+        textwrap.dedent("""
+        import time
+        from pathlib import Path
+        from fluidnpu.hw.config import get_config
+        from fluidnpu.sim import npu_build
+        npu_build.build_root = Path.cwd
+        npu_build.generate_verilog = lambda config: time.sleep(1) or "x" * 3_000_000
+        path = npu_build.cached_verilog(get_config("tiny"))
+        print(path, len(path.read_text()))
+        """)
+    )
+    command = [sys.executable, "go.py"]
+    both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = [process.communicate(timeout=100)[0].split() for process in both]
+    assert answers[0] == answers[1] and answers[0][1] == "3000000"
+    assert [str(p) for p in (tmp_path / "verilog").iterdir()] == [answers[0][0]]
+
+
 def test_missing_tools(monkeypatch, tmp_path):
     verilator.check_tools.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -120,5 +120,5 @@ def test_without_real_networks(monkeypatch, tmp_path):
     kinds = {path.name for path in folder.iterdir()}
     assert kinds >= {"index.html", "layers.csv", "runs.csv", "4-live-causes.svg", "4-live-roofline.png"}
     monkeypatch.setenv(REAL, str(tmp_path))
-    with pytest.raises(InputError, match="there is no models/resnet8_int8.tflite"):
+    with pytest.raises(InputError, match=r"there is no models/resnet8_int8\.tflite"):
         network_of(by_key["resnet8-hub-4"])
