@@ -8,11 +8,12 @@ from .attach_command import attach_exits
 from .bench_command import bench
 from .build_commands import compile_program, lint, verilog
 from .network_command import write_network
+from .options import MODELS
 from .run_command import run
 from .sim_command import report, sim
 from .study_command import study
 
-__all__ = ["app", "main"]
+__all__ = ["MODELS", "app", "main"]
 
 app = typer.Typer(
     name="fluidnpu",

@@ -10,11 +10,11 @@ import pytest
 from fluidnpu.hw import isa
 from fluidnpu.hw.config import get_config
 from fluidnpu.nn.zoo import make_network
-from fluidnpu.sim.cli import MODELS
 from fluidnpu.sim.cycle.device import CycleDevice, run_now
 from fluidnpu.sim.cycle.replay import first_difference
 from fluidnpu.sim.memory import IDEAL, limited
 from fluidnpu.sim.npu_build import npu_build
+from fluidnpu.sim.options import MODELS
 from fluidnpu.sim.replay import ENGINE_PORT
 from fluidnpu.sim.session import memory_bytes_for
 from fluidnpu.sim.simulate import run_in_simulator

@@ -9,9 +9,9 @@ from fluidnpu.sched.policies.base import Policy
 from fluidnpu.sched.request import Request
 from fluidnpu.sched.serving import serve
 from fluidnpu.sched.survival import ExitRates, SurvivalTables
-from fluidnpu.sim.cli import MODELS
 from fluidnpu.sim.cycle.device import CycleDevice, run_now
 from fluidnpu.sim.decisions import Decided, GivenValues
+from fluidnpu.sim.options import MODELS
 from fluidnpu.sim.session import memory_bytes_for
 from fluidnpu.sim.study import load_program
 from fluidnpu.sim.tiles.calibration import group_times
