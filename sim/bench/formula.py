@@ -62,8 +62,9 @@ def layer_beats(config, descriptor, tiles, live):
     tile; of every fragment the input rows of its windows inside the image; second operands and outputs once.
     """
     d = descriptor
-    stripes = sum(_fragment_beats(d, first, lines) for t in tiles for _, first, lines, _ in t["fragments"])
-    written = live * d["out_w"] * d["out_h"] * ceil(d["out_channels"] / config.bus_bytes)
+    stripes = sum(_fragment_beats(config, d, first, lines) for t in tiles for _, first, lines, _ in t["fragments"])
+    pixels = d["out_w"] // (config.words_per_beat if d["out_packed"] else 1)
+    written = live * pixels * d["out_h"] * ceil(d["out_channels"] / config.bus_bytes)
     return {
         "weight": sum(d[f"weight_beats{variant_of(d, t)}"] for t in tiles),
         "stripe": stripes,
@@ -72,12 +73,12 @@ def layer_beats(config, descriptor, tiles, live):
     }
 
 
-def _fragment_beats(d, first, lines):
+def _fragment_beats(config, d, first, lines):
     """Beats of the input rows that ``lines`` lines read, each once (hw/load/fragment_window.py)."""
     row, segment = divmod(first, d["nseg"])
     tops = [(row + n) * d["sy"] - d["pad_top"] for n in range(lines)]
     rows = {y for top in tops for y in range(top, top + d["kh"]) if 0 <= y < d["in_h"]}
-    pixels = d["in_w"]
+    pixels = ceil(d["in_w"] / config.words_per_beat) if d["in_packed"] else d["in_w"]
     if d["nseg"] > 1:
         left = segment * d["seg_w"] * d["sx"] - d["pad_left"]
         pixels = max(0, min(d["in_w"], left + d["stripe_pixels"]) - max(0, left))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from fluidnpu.hw.config import get_config
 from fluidnpu.nn.compiler import CompileOptions, compile_network
+from fluidnpu.nn.random_network import RandomNetwork
 from fluidnpu.nn.tflite_reader import parse_network
 from fluidnpu.nn.zoo import make_network
-from fluidnpu.sim.bench.formula import CLIENTS
+from fluidnpu.sim.bench.formula import CLIENTS, descriptor_of
 from fluidnpu.sim.bench.measure import measure, whole_layers
 from fluidnpu.sim.memory import IDEAL, limited
 
@@ -21,9 +22,37 @@ def keywords():
     return network, config, compile_network(network, config, CompileOptions())
 
 
+def sixteen_channels(width):
+    """Sixteen channels on hub, whose beats hold two such pixels; a residual addition."""
+    net = RandomNetwork("narrow", np.random.default_rng(3))
+    x = net.conv(net.input(12, width, 3), 16, 3, name="first")
+    x = net.add(x, net.conv(x, 16, 3, activation="NONE", name="second"), name="sum")
+    net.classify(net.conv(x, 24, 3, 3, name="third"), 5, "exit1")
+    network = parse_network(net.to_bytes(), "narrow")
+    config = get_config("hub")
+    return network, config, compile_network(network, config, CompileOptions())
+
+
+@pytest.fixture(scope="module")
+def segments():
+    """Rows longer than a tile."""
+    network, config, program = sixteen_channels(600)
+    assert descriptor_of(program, 0)["nseg"] > 1
+    return network, config, program
+
+
+@pytest.fixture(scope="module")
+def packed():
+    """Two pixels to a beat."""
+    network, config, program = sixteen_channels(32)
+    assert descriptor_of(program, 1)["in_packed"] and descriptor_of(program, 1)["residual"]
+    return network, config, program
+
+
 @pytest.mark.parametrize("live, memory, unstacked", [(1, IDEAL, False), (3, limited(), False), (8, IDEAL, True)])
-def test_parts_add_up(keywords, live, memory, unstacked):
-    network, config, program = keywords
+@pytest.mark.parametrize("name", ["keywords", "segments", "packed"])
+def test_parts_add_up(name, live, memory, unstacked, request):
+    network, config, program = request.getfixturevalue(name)
     m = measure(config, program, live, exits=3, memory=memory, unstacked=unstacked)
     assert sum(layer.cycles for layer in m.layers) == sum(m.causes.values()) == m.cycles
     assert all(sum(layer.causes.values()) == layer.cycles for layer in m.layers)
@@ -32,7 +61,7 @@ def test_parts_add_up(keywords, live, memory, unstacked):
     assert own == {client: m.bytes[client] for client in CLIENTS}  # every beat on the bus belongs to a layer
     for way in ("read", "write"):
         assert sum(layer.bursts[way] for layer in m.layers) == m.bursts[way]
-    assert 1 <= m.burst_beats["write"] <= m.burst_beats["read"] <= config.burst_beats
+        assert 1 <= m.burst_beats[way] <= config.burst_beats
     if unstacked:
         assert {mode for layer in m.layers for mode in layer.modes} == {"1x1"}
 
