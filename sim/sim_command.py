@@ -35,7 +35,9 @@ def sim(
     rounding: RoundingOption = "litert",
     arrivals: Annotated[
         list[str],
-        typer.Option("--arrivals", "-a", help="poisson, bursts, or a file of timestamps (one number per line)."),
+        typer.Option(
+            "--arrivals", "-a", help="poisson, bursts, cameras, or a file of timestamps (one number per line)."
+        ),
     ] = ("poisson", "bursts"),
     requests: Annotated[
         int | None, typer.Option("--requests", "-r", help="Of each arrivals. Default: 200, or the whole file.", min=1)

@@ -37,7 +37,10 @@ def test_help(command, capsys):
         (["sim", "--device", "model", "--waves", "1:2"], "--waves: the cycle model has no waves; use --device rtl"),
         (["sim", "--network", "no.tflite"], "network no.tflite: No such file or directory"),
         (["sim", "--images", "no.npz"], "images no.npz: No such file or directory"),
-        (["sim", "--arrivals", "no.txt"], "arrivals 'no.txt': neither poisson nor bursts nor a file of timestamps"),
+        (
+            ["sim", "--arrivals", "no.txt"],
+            "arrivals 'no.txt': neither poisson nor bursts nor cameras nor a file of timestamps",
+        ),
         (["sim", "--rate", "0"], "--rate and --gap must be positive, not 0.0"),
         (["sim", "--waves", "5"], "--waves 5: it must be FIRST:LAST, two cycles"),
         (["sim", "--waves", "9:5"], "--waves 9:5: it must be FIRST:LAST, two cycles"),

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from fluidnpu.nn.exits import decide
-from fluidnpu.sim.cli import MODELS
 from fluidnpu.sim.mixes import ExitMix, MixError, answers_mix, file_mix, mix_of, shares_mix
+from fluidnpu.sim.options import MODELS
 from fluidnpu.sim.study import limits_of, load_network, read_images
 
 HEADER = "name,label,p1,c1,p2,c2,p3,c3\n"

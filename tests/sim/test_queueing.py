@@ -6,8 +6,8 @@ from fluidnpu.hw.config import get_config
 from fluidnpu.sched.policies import make_policy
 from fluidnpu.sched.policies.base import Admit, Drop, Policy
 from fluidnpu.sched.request import Request
-from fluidnpu.sim.cli import MODELS
 from fluidnpu.sim.decisions import Decided
+from fluidnpu.sim.options import MODELS
 from fluidnpu.sim.study import load_program
 from fluidnpu.sim.timed_npu import TimedNpu
 from fluidnpu.sim.traffic import LEAD_IN, poisson
