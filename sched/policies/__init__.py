@@ -9,6 +9,7 @@ from .graph_batching import Graph, GraphBubble, GraphHold
 from .layered import Edf, Llf, Sjf, SrtfEe
 from .lazy import Lazy, LazyFair
 from .nexus import Nexus
+from .oracle import Oracle
 from .prema import Prema
 from .proteus import Proteus
 from .serial import Serial
@@ -17,7 +18,7 @@ __all__ = ["POLICIES", "Policy", "make_policy"]
 
 _ALL = (
     Serial, Graph, GraphBubble, GraphHold, Adaptive, AdaptiveBubble, AdaptiveHold, Aimd, AimdBubble, AimdHold, Lazy,
-    LazyFair, Nexus, Proteus, Prema, Dysta, Sjf, Edf, Llf, SrtfEe, Drex, Fluid,
+    LazyFair, Nexus, Proteus, Prema, Dysta, Sjf, Edf, Llf, SrtfEe, Drex, Oracle, Fluid,
 )  # fmt: skip
 POLICIES = {policy.name: policy for policy in _ALL}
 

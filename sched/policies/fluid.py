@@ -112,18 +112,21 @@ class Fluid(Policy):
             actions += self._shed(entries)
         if not entries and not group:
             return actions
-        queue = in_turn(entries, self._foresight, self.late, self.leader, state.now) if entries else []
+        others = bool(entries)
+        if group and len(self.models) == 1:  # only those may join it
+            entries = [e for e in entries if e.op == 0 and (e.chance or self.late == "keep")]
+        queue = self._in_turn(entries, state.now) if entries else []
         room = state.free
-        if group and queue and self.late != "keep" and self._overtake(state, group, idle, queue):
+        if group and queue and self.late != "keep" and self._overtake(state, group, queue):
             for sample in group:
                 sample.preempted += 1
             slots = tuple(s.slot for s in group)
-            actions.append(Batch(slots, DEFERRED, runnable=False, ride=False, commit=False, reason="overtake"))
+            actions.append(Batch(slots, DEFERRED, runnable=False, ride=False, reason="overtake"))
             group, queue = [], [queue[0]]
         if group:
             actions += self._urgent(state, group)
             program = group[0].request.program
-            queue = [e for e in queue if e.request.program == program and e.op == 0 and (e.chance or e.slack is None)]
+            queue = [e for e in queue if e.request.program == program and e.op == 0 and (e.chance or self.late == "keep")]
             chosen, reason = queue[: self._merge_count(state, group, queue)], "merge"
             if chosen:
                 for sample in group:
@@ -136,7 +139,7 @@ class Fluid(Policy):
         actions += self._enter(chosen, room, reason)
         if self.defer != "queue":
             actions += self._defer(state, queue, chosen, room)
-        return actions + self._alarm(state, group, bool(entries))
+        return actions + self._alarm(state, group, others)
 
     # --- who ----------------------------------------------------------------------------------------------------
 
@@ -149,11 +152,15 @@ class Fluid(Policy):
     def _entry(self, state, request, sample=None):
         op = self._place(sample) if sample else 0
         slack = None if request.deadline is None else request.deadline - state.now
-        chance = 1.0 if slack is None else self._chance(request, sample, op, slack)
+        chance = 1.0 if slack is None else self._chance(request, op, slack)
         return Entry(request, sample, op, slack, chance, self._tenants.turn(request))
 
-    def _chance(self, request, sample, op, slack):
-        return self._foresight[request.program].chance(op, slack)
+    def _chance(self, request, op, slack, b=1):
+        """P(decided within ``slack`` cycles) if it goes on from ``op`` in a group of b."""
+        return self._foresight[request.program].chance(op, slack, b)
+
+    def _in_turn(self, entries, now):
+        return in_turn(entries, self._foresight, self.late, self.leader, now)
 
     def _start(self, queue):
         """Who starts on an idle array: the first in turn and company at the same place."""
@@ -196,10 +203,10 @@ class Fluid(Policy):
 
     def _start_misses(self, program, queue, count):
         """Expected misses if the first ``count`` of the queue start together and the others wait for them."""
-        foresight, wait, missed = self._foresight[program], self.models[program].waited[0][0][count], 0.0
+        wait, missed = self.models[program].waited[0][0][count], 0.0
         for i, e in enumerate(queue[: count + _AHEAD]):
             if e.slack is not None and e.chance:
-                missed -= foresight.chance(0, e.slack, count) if i < count else foresight.chance(0, e.slack - wait)
+                missed -= self._chance(e.request, 0, *((e.slack, count) if i < count else (e.slack - wait,)))
         return missed
 
     @staticmethod
@@ -358,7 +365,7 @@ class Fluid(Policy):
         self._gone |= {e.request.id for e in lost if e.sample is not None}
         return [*actions, Cancel(slots, reason="shed")] if slots else actions
 
-    def _overtake(self, state, group, idle, queue):
+    def _overtake(self, state, group, queue):
         """Whether the first in turn, of another network, goes ahead of the whole group, which waits in its slots.
 
         It gains P(in time now) - P(in time behind the group), at the price ``miss_cost``, and the time of the group;
@@ -375,7 +382,7 @@ class Fluid(Policy):
         here, there = self._foresight[program], self._foresight[first.request.program]
         l, b = min(self._place(s) for s in group), len(group)
         left, delay = self.models[program].waited[l][0][b], there.remaining[first.op]
-        gain = first.chance - there.chance(first.op, first.slack - left)
+        gain = first.chance - self._chance(first.request, first.op, first.slack - left)
         for s in group:
             slack = self._slack(state, s.request)
             if slack is not None:

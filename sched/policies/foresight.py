@@ -3,6 +3,8 @@
 All of it follows from SurvivalTables and is built again when they change, so that decisions only look things up.
 """
 
+from functools import cache, partial
+
 __all__ = ["Foresight"]
 
 
@@ -11,7 +13,7 @@ class Foresight:
 
     next_exit[l] : exit at whose decision the sample at l stands or comes next
     to_exit[l][b] : cycles to that decision; to_end[l][b] : to the last one
-    reach[l][b] : [(cycles to the decision at e, P(decided by e | alive at l)), ...] for the exits from l on, if the
+    reach(l, b) : [(cycles to the decision at e, P(decided by e | alive at l)), ...] for the exits from l on, if the
         group of b shrinks as expected
     gittins[l] : sup over e of P(decided by e) / E[cycles alone until e], decisions per cycle (Gittins, Bandit Processes
         and Dynamic Allocation Indices, JRSS B 1979; the service of M/G/1 queues: Aalto, Ayesta and Righter 2009)
@@ -32,12 +34,12 @@ class Foresight:
         self.to_exit = [
             [a - z for a, z in zip(sums[l], sums[max(l, ends[self.next_exit[l]]) + 1], strict=True)] for l in range(L)
         ]
-        self.reach = [[self._reach(l, b, sums, ends, hazard) for b in range(B + 1)] for l in range(L)]
+        self.reach = cache(partial(self._reach, sums, ends, hazard))
         self.gittins = [self._gittins(l, hazard, T[:, 1].tolist()) for l in range(L)]
         self.remaining = tables.remaining[:, 1].tolist()
         self.share = min(w / n for n, w in enumerate(tables.remaining[0].tolist()) if n)
 
-    def _reach(self, l, b, sums, ends, hazard):
+    def _reach(self, sums, ends, hazard, l, b):
         found, alive, now = [], 1.0, 0.0
         for x in (max(x, l) for x in ends[self.next_exit[l] :]):
             n = max(min(b, 1), round(b * alive))
@@ -59,7 +61,7 @@ class Foresight:
     def chance(self, l, slack, b=1):
         """P(decided within ``slack`` cycles) of a sample that goes on from l in a group of b."""
         found = 0.0
-        for time, share in self.reach[l][b]:
+        for time, share in self.reach(l, b):
             if time > slack:
                 break
             found = share

@@ -1,17 +1,17 @@
 """Whose turn it is: those who can still be in time, by deadline; then those who cannot."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 from fluidnpu.sched.request import Request
+
+from .base import Sample
 
 __all__ = ["Entry", "in_turn", "late_ones"]
 
 PATIENCE = 10  # a request without a deadline takes its turn like one with an SLO of so many single latencies
 
 
-@dataclass(frozen=True, eq=False)
-class Entry:
+class Entry(NamedTuple):
     """Somebody who waits: a request, or a live sample outside the group.
 
     op : where it would go on; slack : cycles to its deadline, None: it has none
@@ -19,7 +19,7 @@ class Entry:
     """
 
     request: Request
-    sample: Any
+    sample: Sample | None
     op: int
     slack: float | None
     chance: float
@@ -92,7 +92,7 @@ def _rank(entry, foresights, leader):
 
 def _trial(entry, foresights):
     """Cycles alone until it is known whether the entry is in time."""
-    reach = foresights[entry.request.program].reach[entry.op][1]
+    reach = foresights[entry.request.program].reach(entry.op, 1)
     return max(time for time, _ in reach if time <= entry.slack)
 
 

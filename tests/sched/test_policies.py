@@ -29,7 +29,11 @@ def mean_latency(results):
 
 
 def test_registry():
-    assert all(make_policy(name, model_of(chain([1]), constant)).name == name for name in POLICIES)
+    for name, policy in POLICIES.items():
+        options = {"true_exits": {}} if policy.wants_true_exits else {}
+        assert make_policy(name, model_of(chain([1]), constant), **options).name == name
+    with pytest.raises(ValueError, match="oracle: it needs true_exits"):
+        make_policy("oracle", model_of(chain([1]), constant))
     with pytest.raises(ValueError, match=r"unknown policy 'best'; there are serial, graph, .*, fluid"):
         make_policy("best")
     with pytest.raises(ValueError, match=r"policy serial: .*speed"):

@@ -45,8 +45,12 @@ def test_every_request_comes_back_once_and_right(name, seed):
         "write_cycles": rng.choice([0, 9]),
     }
 
+    truth = {r.id: int(r.image[0, 0, 0]) for r in requests}
+    options = {"true_exits": truth} if POLICIES[name].wants_true_exits else None
+
     def once():
-        return run(requests, name, (2, 1, 3), lambda op, n: 30 + 20 * n, rng.random() < 0.3, **device)
+        rigid = rng.random() < 0.3
+        return run(requests, name, (2, 1, 3), lambda op, n: 30 + 20 * n, rigid, options, **device)
 
     state = rng.getstate()
     results, fake, decisions = once()
