@@ -138,7 +138,7 @@ class _Counts:
 
 def _kept_latency(config, program, memory, unstacked):
     """LatencyTable of the cycle model, kept in the build folder for the same program, configuration and memory."""
-    exact = repr((program.to_bytes(), config.hash, memory, unstacked)).encode()
+    exact = repr(("warm", program.to_bytes(), config.hash, memory, unstacked)).encode()
     folder = build_root() / "latency"
     path = folder / f"model-{config.name}-{hashlib.sha256(exact).hexdigest()[:20]}.json"
     if path.exists():
