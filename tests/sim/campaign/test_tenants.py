@@ -83,3 +83,12 @@ def test_arenas_are_apart(case):
     used = sorted([(s.base, s.base + s.size) for s in driver.slots] + [(b, b + n) for b, n in driver._regions.values()])
     assert len(used) == config.slots + 2
     assert all(end <= begin for (_, end), (begin, _) in pairwise(used))
+
+
+def test_a_flood_stays_with_its_tenant(case):
+    """One tenant sends twice what the NPU can do, the other well below its half: ours keeps the other's deadlines,
+    first come first served keeps none."""
+    flood = {p: run_point(point(p, 2.0, 0.25, requests=900, slo=10.0), case, case) for p in ("fluid", "serial")}
+    assert flood["serial"]["tenant2_misses"] > 0.9
+    assert flood["fluid"]["tenant2_misses"] < 0.02
+    assert flood["fluid"]["tenant1_misses"] > 0.5, "it asks for more than there is"
