@@ -7,6 +7,7 @@ import numpy as np
 from fluidnpu.hw import isa
 
 from . import mapping
+from .estimate import group_cycles, unlimited
 from .fusion import Addition, fused_additions, identity_of
 from .graph import Add, Conv, Depthwise, Layer, MaxPool, Mean, Network, Pad, Pool, Tensor
 from .program import FoldedInput
@@ -156,11 +157,11 @@ def _part(config, geometry, longest):
 
     def cost(size):
         sizes = [min(size, channels - low) for low in range(0, channels, size)]
-        return sum(mapping.group_cycles(config, replace(geometry, out_channels=n), longest) for n in sizes)
+        return sum(group_cycles(config, replace(geometry, out_channels=n), longest) for n in sizes)
 
     fewest = next((n for n in range(1, units + 1) if shortest(n) <= longest), units)
     largest = min(ceil(units / fewest) * unit, channels)
-    if mapping.unlimited(config, replace(geometry, out_channels=largest), longest):
+    if unlimited(config, replace(geometry, out_channels=largest), longest):
         return largest
     step = max(config.pes, config.bus_bytes)
     return min(dict.fromkeys([largest, *(ceil(largest / n / step) * step for n in (2, 4))]), key=cost)

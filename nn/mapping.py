@@ -1,14 +1,12 @@
-"""How a layer is laid on the array: stack mode and lines per number of live samples, with the time it takes.
+"""How a layer is laid on the array: stack modes and lines that fit, with the time that a tile takes.
 
-The time of a tile is the contract of the array (docs/architecture.md, "Array: order and time"); what happens between
-tiles is estimated: enough to rank variants, not to predict a run.
+The time of a tile is the contract of the array (docs/architecture.md, "Array: order and time").
 """
 
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
 
-from fluidnpu.hw import isa
 from fluidnpu.hw.tile import PARAMETER_BYTES, RMW_DISTANCE, VECTOR_TAPS
 
 __all__ = [
@@ -16,19 +14,18 @@ __all__ = [
     "MappingError",
     "Variant",
     "check_fits",
-    "choose_variants",
+    "chunk_beats",
     "chunk_limit",
-    "group_cycles",
+    "fits",
     "longest_load",
     "longest_tile",
     "tile_cycles",
-    "unlimited",
+    "weight_beats",
+    "words_per_tap",
 ]
 
 MAX_PIXEL_WORDS = 1023  # of an input pixel
 MAX_SEGMENTS = 255  # of a row: a field of the descriptor
-LATENCY = 120  # from a tile's last sum to the first sum of one that reads its output, beside the transfers themselves
-LOAD_DELAY = 90  # from a tile's start to the next one's first stripe beat: dealing and the memory's latency
 
 
 class MappingError(ValueError):
@@ -200,72 +197,6 @@ def tile_cycles(config, geometry, variant, lines, total_lines):
     return full * c_tile(cols) + (c_tile(part) if part else 0)
 
 
-@cache
-def _tile_period(config, geometry, variant, subtiles):
-    """Estimated cycles from one tile's start to the next's. ``subtiles``: lines of each fragment, tuple of tuples."""
-    _, seg_w = geometry.segments(config)
-    total = sum(map(sum, subtiles))
-    stripe = geometry.stripe_beats(config)
-    window = min(geometry.sy, geometry.kh)
-    loads = sum((lines - 1) * window + geometry.kh for subtile in subtiles for lines in subtile) * stripe
-    reads = LOAD_DELAY + loads + weight_beats(config, geometry, variant)
-    if geometry.residual:
-        reads += total * seg_w * ceil(geometry.out_channels / config.bus_bytes) // geometry.out_packed
-    written = total * seg_w * geometry.out_pixel_beats // geometry.out_packed
-    return max(tile_cycles(config, geometry, variant, max(map(sum, subtiles)), total), reads, written)
-
-
-@cache
-def deal(variant, left):
-    """(lines of each fragment per sub-tile, lines that are left) of a tile that takes lines of candidates with ``left``
-    lines each; tuples."""
-    kr = 1 << variant.log2_kr
-    most = min(variant.max_lines, ceil(sum(left) / kr))
-    left = list(left)
-    subtiles, at = [], 0
-    for _ in range(kr):
-        subtile, room = [], most
-        while room and at < len(left):
-            taken = min(room, left[at])
-            left[at] -= taken
-            room -= taken
-            if taken:
-                subtile.append(taken)
-            at += left[at] == 0
-        if subtile:
-            subtiles.append(tuple(subtile))
-    return tuple(subtiles), tuple(sorted((n for n in left if n), reverse=True))  # laggards lead
-
-
-def layer_cycles(config, geometry, table, live):
-    """Estimated cycles of a layer for ``live`` samples that arrive together.
-
-    table : variant for 1, 2, ... candidates; a candidate whose lines are all dealt goes on, so the number shrinks.
-    """
-    left = (geometry.lines(config),) * live
-    periods = []
-    while left:
-        variant = table[len(left) - 1]
-        subtiles, left = deal(variant, left)
-        periods.append(_tile_period(config, geometry, variant, subtiles))
-    # The next layer waits for the first tile that completes a sample, unless tiles behind it fill the time.
-    rows = sum(map(sum, subtiles)) * geometry.segments(config)[1]
-    columns = min(geometry.out_channels, config.pes >> (variant.log2_kr + variant.log2_kd))
-    drain = rows * ceil(columns / min(config.post_lanes, columns))
-    if geometry.vector:  # short beside its loads, which its last tile follows
-        drain = tile_cycles(config, geometry, variant, max(map(sum, subtiles)), sum(map(sum, subtiles)))
-    written = rows * geometry.out_pixel_beats // geometry.out_packed
-    exposed = LATENCY + drain + 3 * written // 2  # written, and read again by the next
-    return sum(periods) + max(0, exposed - sum(periods[1:]))
-
-
-def group_cycles(config, geometry, max_tile_cycles):
-    """Estimated cycles per sample of a layer with the variants chosen for it, summed over all numbers of samples."""
-    variants, selection = choose_variants(config, geometry, max_tile_cycles)
-    table = [variants[v] for v in selection]
-    return sum(layer_cycles(config, geometry, table, n) / n for n in range(1, config.slots + 1))
-
-
 def fits(config, geometry, variant):
     """None if the variant obeys the rules that the descriptor check has, otherwise the limit it breaks."""
     _, seg_w = geometry.segments(config)
@@ -305,61 +236,6 @@ def check_fits(config, geometry):
     broken = fits(config, geometry, Variant(0, 0, 1))
     if broken is not None:
         raise MappingError(f"{geometry.name} does not fit {config.name}: {broken}")
-
-
-@cache
-def choose_variants(config, geometry, max_tile_cycles):
-    """(variants, selection): at most VARIANTS variants, number 0 unstacked, and which one n = 1.. candidates take.
-
-    Grows the set one variant at a time, each time by the one that saves most over all numbers of live samples.
-    Raises MappingError if the layer does not fit unstacked.
-    """
-    check_fits(config, geometry)
-    options = [v for v in _options(config, geometry) if fits(config, geometry, v) is None]
-    flat = [v for v in options if v.log2_kr == v.log2_kd == 0]
-    # A tile is never shorter than its weights: where even the shortest one is too long, nothing longer is taken.
-    flat_limit = max(max_tile_cycles, min(longest_tile(config, geometry, v) for v in flat))
-    limit = max(max_tile_cycles, min(longest_tile(config, geometry, v) for v in options))
-    flat = [v for v in flat if longest_tile(config, geometry, v) <= flat_limit]
-    options = [v for v in options if longest_tile(config, geometry, v) <= limit]
-
-    def plan(chosen):
-        """(relative cost, selection) of a set of variants; each count builds on the smaller ones."""
-        table, selection, cost = [], [], 0.0
-        for n in range(1, config.slots + 1):
-            cycles = [layer_cycles(config, geometry, [*table, v], n) for v in chosen]
-            best = min(range(len(chosen)), key=cycles.__getitem__)
-            table.append(chosen[best])
-            selection.append(best)
-            cost += cycles[best] / n
-        return cost, selection
-
-    chosen = [min(flat, key=lambda v: plan([v])[0])]
-    cost, selection = plan(chosen)
-    while len(chosen) < isa.VARIANTS:
-        better, v = min(((plan([*chosen, v])[0], v) for v in options), key=lambda pair: pair[0])
-        if better > 0.995 * cost:
-            break
-        chosen.append(v)
-        cost, selection = plan(chosen)
-    return tuple(chosen), tuple(selection)
-
-
-def unlimited(config, geometry, max_tile_cycles):
-    """No tile of the layer takes longer than ``max_tile_cycles``, whatever the variant."""
-    options = (v for v in _options(config, geometry) if fits(config, geometry, v) is None)
-    return all(longest_tile(config, geometry, v) <= max_tile_cycles for v in options)
-
-
-def _options(config, geometry):
-    """Stack modes with numbers of lines that divide or multiply a sample's, or fill the array."""
-    nseg, seg_w = geometry.segments(config)
-    most = 1 if nseg > 1 else min(config.max_lines, config.rows // seg_w)
-    lines = {most, *(1 << k for k in range(most.bit_length()))}
-    lines |= {geometry.out_h * k for k in range(1, most // geometry.out_h + 1)}
-    lines |= {ceil(geometry.out_h / k) for k in range(1, 9)}
-    stacks = range(config.max_stack.bit_length())
-    return [Variant(kr, kd, n) for kr in stacks for kd in stacks for n in sorted(lines) if n <= most]
 
 
 def longest_load(config, geometry, variant):

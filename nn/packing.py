@@ -3,24 +3,12 @@
 Only convolutions read and write packed pixels, whole rows of them (docs/architecture.md, "Packed pixels").
 """
 
-from dataclasses import replace
-
 from fluidnpu.hw.isa import Op
 
 from .lowering import geometry_of
 from .mapping import MappingError
 
-__all__ = ["packed_geometry", "packed_tensors"]
-
-
-def packed_geometry(layer, config):
-    """`geometry_of` a layer alone, with input and output packed where their channels and its rows allow it."""
-    geometry = geometry_of(layer, config)
-    if geometry.vector or geometry.segments(config)[0] > 1:
-        return geometry
-    wide = _fits_word(layer.output, config) and layer.output.width % config.words_per_beat == 0
-    packed = {"in_packed": _fits_word(layer.input, config), "out_packed": wide}
-    return replace(geometry, **{name: config.words_per_beat for name, so in packed.items() if so})
+__all__ = ["packed_tensors"]
 
 
 def _fits_word(tensor, config):

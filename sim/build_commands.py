@@ -20,16 +20,18 @@ def compile_program(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Program file. Default: NETWORK-CONFIG.fnp.")] = None,
 ):
     """Compile a network into a program file; print how its layers are mapped."""
-    from fluidnpu.nn.compiler import CompileOptions, compile_network
+    from fluidnpu.nn.compiler import CompileOptions
 
+    from .compiled import compiled_program
     from .study import limits_of, load_network
     from .tables import layers_table
 
-    net = load_network(network, rounding)
-    program = compile_network(net, get_config(config), CompileOptions(limits=limits_of(threshold, len(net.ends))))
+    net, npu, console = load_network(network, rounding), get_config(config), new_console()
+    options = CompileOptions(limits=limits_of(threshold, len(net.ends)))
+    with console.status(f"compiling {network.name} for {config}") as status:
+        program = compiled_program(npu, net, options, status.update)
     out = out or Path(f"{network.stem}-{config}.fnp")
     program.save(out)
-    console = new_console()
     console.print(layers_table(program))
     console.print(
         f"{out}: {len(program.ops)} operations, {len(program.region):,} bytes of descriptors and weights, "

@@ -23,7 +23,7 @@ def demonstrate(
     """
     options = {"thresholds": list(thresholds)}
     with telling(console) as tell:
-        net, program = load_program(config, network, thresholds, rounding)
+        net, program = load_program(config, network, thresholds, rounding, tell)
         x, y = read_images(images, net.input.shape)
         common = {"count": count, "seed": seed, "burst": burst}
         make_traces(arrivals, 1.0, x, y, **common)  # what is wrong with them is found before the simulator is built

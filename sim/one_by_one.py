@@ -31,7 +31,7 @@ def run_images(
     """
     with telling(console) as tell:
         tell(f"compiling {network} for {config.name}")
-        net, program = load_program(config, network, (2.0,), rounding)
+        net, program = load_program(config, network, (2.0,), rounding, tell)
         limits = limits_of(thresholds, len(net.ends))
         x, y = _images(images, net.input.shape, first, count, seed)
         build = npu_build(config, trace=waves is not None, status=tell)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from fluidnpu.nn import reference
-from fluidnpu.nn.compiler import CompileOptions, compile_network
+from fluidnpu.nn.compiler import CompileOptions
 from fluidnpu.nn.exits import decide, limit_of
 from fluidnpu.nn.quantize import Kernels
 from fluidnpu.nn.tflite_reader import parse_network, read_network
@@ -16,6 +16,7 @@ from fluidnpu.nn.zoo import NETWORKS, make_network
 from fluidnpu.sched.survival import ExitRates, SurvivalTables
 
 from .answers import expected_answers
+from .compiled import compiled_program
 from .measured_latency import cached_latency
 from .memory import IDEAL
 from .npu_build import npu_build
@@ -113,14 +114,14 @@ def load_network(path, rounding="litert"):
         raise InputError(f"network {path}: {error.strerror or error}") from None
 
 
-def load_program(config, path, thresholds=(0.8,), rounding="litert"):
+def load_program(config, path, thresholds=(0.8,), rounding="litert", status=None):
     """(Network, Program) of a .tflite file for a configuration, fit for `session.Setup`.
 
-    Raises InputError, CompileError, UnsupportedNetwork.
+    status : told what takes the time. Raises InputError, CompileError, UnsupportedNetwork.
     """
     network = load_network(path, rounding)
     options = CompileOptions(reuse_arena=False, limits=limits_of(thresholds, len(network.ends)))
-    return network, compile_network(network, config, options)
+    return network, compiled_program(config, network, options, status)
 
 
 def make_setup(

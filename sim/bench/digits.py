@@ -1,10 +1,11 @@
 """The parts that are measured on the RTL with the project's own network: layers, ablation, preemption, speed."""
 
 import numpy as np
-from fluidnpu.nn.compiler import CompileOptions, compile_network
+from fluidnpu.nn.compiler import CompileOptions
 from fluidnpu.nn.exits import limit_of
 from fluidnpu.nn.tflite_reader import read_network
 
+from ..compiled import compiled_program
 from ..memory import IDEAL
 from ..npu_build import bare_build, npu_build
 from ..speed import measure_speed
@@ -33,7 +34,8 @@ class Digits:
         network = read_network(models / "digits.tflite")
         self.exits = (1 << len(network.ends)) - 1
         limits = (limit_of(THRESHOLD),) * len(network.ends)
-        self.program = compile_network(network, config, CompileOptions(limits=limits))
+        with console.status("compiling digits.tflite") as status:
+            self.program = compiled_program(config, network, CompileOptions(limits=limits), status.update)
         with np.load(models / "digits_views.npz") as views:
             self.images = packed(self.program, views["x"][:IMAGES])
 

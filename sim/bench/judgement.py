@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluidnpu.hw.config import get_config
-from fluidnpu.nn.compiler import CompileOptions, compile_network
 
+from ..compiled import compiled_program
 from ..study import InputError, load_network
 from .measure import Layer, Measurement, measure, whole_layers
 from .workloads import MAC_USE, Workload
@@ -45,8 +45,8 @@ def measure_workload(workload, network, console, *, build=None, progress=None):
     """Outcome of a workload. network : graph.Network; build, progress : of measure.measure, the latter with the name
     of the run in front."""
     config, runs = get_config(workload.config), {}
-    with console.status(f"{workload.title}: compiling for {config.name}"):
-        program = compile_network(network, config, CompileOptions())
+    with console.status(f"{workload.title}: compiling for {config.name}") as status:
+        program = compiled_program(config, network, status=status.update)
     for name, way in workload.runs.items():
         show = (lambda cycles, name=name: progress(f"{workload.title}, {name}", cycles)) if progress else None
         runs[name] = measure(config, program, build=build, progress=show, **way)

@@ -1,7 +1,6 @@
 """Figures of any network on any configuration: tables, picture of the layers, roofline; ideal and limited memory."""
 
-from fluidnpu.nn.compiler import CompileOptions, compile_network
-
+from ..compiled import compiled_program
 from ..memory import IDEAL, limited
 from .measure import measure
 from .pages import Section, write_page
@@ -27,8 +26,8 @@ def bench_network(config, network, counts, memories, folder, console, *, unstack
     network : graph.Network; memories : dict name -> MemorySettings; folder : receives index.html, layers.csv, runs.csv
     and pictures; build, progress : of measure.measure. Every run is printed as soon as it is measured.
     """
-    with console.status(f"compiling {network.name} for {config.name}"):
-        program = compile_network(network, config, CompileOptions())
+    with console.status(f"compiling {network.name} for {config.name}") as status:
+        program = compiled_program(config, network, status=status.update)
     found = []
     for live in counts:
         for memory in memories.values():

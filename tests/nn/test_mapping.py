@@ -1,13 +1,12 @@
-"""Variants: what they cost by the array's contract, how lines are dealt, and which ones are chosen."""
+"""What fits, and what tiles cost by the array's contract."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from fluidnpu.hw import isa
 from fluidnpu.hw.config import CONFIGS, get_config
 from fluidnpu.nn import mapping
-from fluidnpu.nn.mapping import Geometry, MappingError, Variant, choose_variants
+from fluidnpu.nn.mapping import Geometry, MappingError, Variant, check_fits
 from fluidnpu.nn.weights import conv_stream, depthwise_stream
 
 TINY = get_config("tiny")
@@ -84,12 +83,6 @@ def test_weight_beats_are_the_length_of_the_stream():
                 assert mapping.weight_beats(config, replace(depthwise, pool=True), v) == 0
 
 
-def test_dealing():
-    assert mapping.deal(Variant(1, 0, 5), (8, 8)) == (((5,), (3, 2)), (6,))
-    assert mapping.deal(Variant(1, 0, 5), (6,)) == (((3,), (3,)), ())  # ceil(6 / 2) lines each
-    assert mapping.deal(Variant(2, 0, 4), (2,)) == (((1,), (1,)), ())
-
-
 def test_what_does_not_fit():
     for geometry, variant, message in (
         (CONV, Variant(2, 1, 1), "kr * kd = 8 is more than max_stack = 4"),
@@ -107,11 +100,11 @@ def test_what_does_not_fit():
     edge = get_config("edge")  # chunks of 64 channels, c-tiles of 32: whole; a chunk that is the whole pixel: any
     assert mapping.fits(edge, replace(CONV, out_channels=100, out_pixel_beats=7), Variant(0, 0, 1)) is None
     with pytest.raises(MappingError, match="conv does not fit tiny: a window of 3 input lines takes 4128 bytes"):
-        choose_variants(TINY, replace(CONV, in_w=50, in_pixel_beats=4, kw=43, out_w=8), 1 << 30)
+        check_fits(TINY, replace(CONV, in_w=50, in_pixel_beats=4, kw=43, out_w=8))
     with pytest.raises(
         MappingError, match="conv does not fit tiny: a row of 9000 pixels is more than 255 segments of 32"
     ):
-        choose_variants(TINY, replace(CONV, in_w=9000, out_w=9000), 1 << 30)
+        check_fits(TINY, replace(CONV, in_w=9000, out_w=9000))
 
 
 def test_segments_as_the_banks_want_them():
@@ -120,40 +113,3 @@ def test_segments_as_the_banks_want_them():
     deeper = replace(wide, in_pixel_beats=12)
     assert deeper.segments(TINY) == (4, 12) and mapping.fits(TINY, deeper, Variant(0, 0, 1)) is None
     assert replace(wide, out_w=10, in_w=12, in_pixel_beats=20).segments(TINY) == (2, 5)  # no segment is empty
-
-
-def test_chosen_variants():
-    rng = np.random.default_rng(4)
-    for config in CONFIGS.values():
-        for _ in range(12):
-            k, size, depth = (int(rng.integers(low, high)) for low, high in ((1, 4), (4, 40), (1, 70)))
-            channels = int(rng.integers(1, 90))
-            beats, out_beats = -(-depth // config.bus_bytes), -(-channels // config.bus_bytes)
-            words = -(-depth // config.lanes)
-            geometry = Geometry("c", False, k, k, 1, 1, size, beats, words, size, size, channels, out_beats)
-            try:
-                variants, selection = choose_variants(config, geometry, 1 << 30)
-            except MappingError:
-                continue
-            assert 1 <= len(variants) <= isa.VARIANTS and len(set(variants)) == len(variants)
-            assert len(selection) == config.slots and set(selection) <= set(range(len(variants)))
-            assert variants[0].log2_kr == variants[0].log2_kd == 0
-            assert all(mapping.fits(config, geometry, v) is None for v in variants)
-            table = [variants[i] for i in selection]
-            flat = [variants[0]] * config.slots
-
-            def cost(table, config=config, geometry=geometry):
-                return sum(mapping.layer_cycles(config, geometry, table, n) / n for n in range(1, config.slots + 1))
-
-            assert cost(table) <= cost(flat), (config.name, geometry)
-
-
-def test_short_tiles_are_kept():
-    """Variants whose longest tile is too long are left out if there are others."""
-    for limit in (150, 400, 900):
-        variants, _ = choose_variants(TINY, CONV, limit)
-        if limit >= 448:  # one line, unstacked
-            assert all(
-                mapping.tile_cycles(TINY, CONV, v, v.max_lines, v.max_lines << v.log2_kr) <= limit for v in variants
-            )
-    assert choose_variants(TINY, CONV, 1)[0][0] == Variant(0, 0, 1)  # nothing is short enough: the shortest
