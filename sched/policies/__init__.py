@@ -5,6 +5,7 @@ from .base import Policy
 from .drex import Drex
 from .dysta import Dysta
 from .fluid import Fluid
+from .fluid_variants import FluidLeave, FluidShed
 from .graph_batching import Graph, GraphBubble, GraphHold
 from .layered import Edf, Llf, Sjf, SrtfEe
 from .lazy import Lazy, LazyFair
@@ -19,6 +20,7 @@ __all__ = ["POLICIES", "Policy", "make_policy"]
 _ALL = (
     Serial, Graph, GraphBubble, GraphHold, Adaptive, AdaptiveBubble, AdaptiveHold, Aimd, AimdBubble, AimdHold, Lazy,
     LazyFair, Nexus, Proteus, Prema, Dysta, Sjf, Edf, Llf, SrtfEe, Drex, Oracle, Fluid,
+    FluidShed, FluidLeave,
 )  # fmt: skip
 POLICIES = {policy.name: policy for policy in _ALL}
 

@@ -112,6 +112,7 @@ class Policy:
 
     wants_true_exits : the constructor takes ``true_exits``, dict request id -> exit that the sample will take. Only an
         oracle says so, and nobody else may be given them.
+    drops : it may give requests up, so it is to be compared with others that do
     exit_handling : what becomes of the place of a sample that exits: "shrink", it leaves and is not computed any more;
         "bubble", its result leaves at once but its place is kept and computed until the batch ends; "hold", the result
         too is handed out when the batch ends. The last two need the NPU in rigid mode (`rigid`); with "hold" a result
@@ -120,6 +121,7 @@ class Policy:
 
     name = ""
     wants_true_exits = False
+    drops = False
     exit_handling = "shrink"
 
     def __init__(self, model=None):

@@ -1,6 +1,6 @@
 """Fluid batching: exit-aware, preemptive. Newcomers catch up and merge when that pays."""
 
-from math import ceil, log
+from math import ceil, inf, log
 
 from fluidnpu.sched.planning import Plan
 
@@ -84,6 +84,7 @@ class Fluid(Policy):
         self.leader, self.late, self.leave, self.skip, self.learns = leader, late, leave, skip, learn
         self._arrivals, self._tenants = Arrivals(len(self.models)), Tenants()
         self._plans, self._spread, self._admitted = {}, False, 0
+        self._places = {}  # slot -> operation, of the present decision
         self._forced, self._gone = set(), set()  # ids: told to leave early; cancelled, but not released yet
         self._foresight = [Foresight(tables) for tables in self.models]
 
@@ -105,6 +106,7 @@ class Fluid(Policy):
 
     def decide(self, state):
         self._arrivals.learn(state.waiting)
+        self._places.clear()
         group, idle = self._split(state)
         actions = self._overload(state, group, idle)
         entries = [self._entry(state, s.request, s) for s in idle] + [self._entry(state, r) for r in state.waiting]
@@ -126,7 +128,8 @@ class Fluid(Policy):
         if group:
             actions += self._urgent(state, group)
             program = group[0].request.program
-            queue = [e for e in queue if e.request.program == program and e.op == 0 and (e.chance or self.late == "keep")]
+            queue = [e for e in queue if e.request.program == program and e.op == 0]
+            queue = [e for e in queue if e.chance or self.late == "keep"]
             chosen, reason = queue[: self._merge_count(state, group, queue)], "merge"
             if chosen:
                 for sample in group:
@@ -268,9 +271,14 @@ class Fluid(Policy):
 
     def _place(self, sample):
         """The operation at which the sample stands, the next one if half of its lines are dealt."""
-        tables = self.models[sample.request.program]
-        op = min(sample.op, tables.L - 1)
-        return min(op + (2 * sample.line >= tables.lines[op]), tables.L - 1) if sample.line else op
+        place = self._places.get(sample.slot)
+        if place is None:
+            tables = self.models[sample.request.program]
+            place = min(sample.op, tables.L - 1)
+            if sample.line and 2 * sample.line >= tables.lines[place]:
+                place = min(place + 1, tables.L - 1)
+            self._places[sample.slot] = place
+        return place
 
     def _merge_count(self, state, group, queue):
         """How many of the queue join the group now."""
@@ -286,19 +294,20 @@ class Fluid(Policy):
             costs = self._plan(program).merge_costs(l, b, len(queue))
             price = self._foresight[program].to_end[0][1] * self.miss_cost
             if price:
-                costs = [c + price * self._misses(program, l, b, queue, k) for k, c in enumerate(costs)]
+                slacks = [inf if e.slack is None else e.slack for e in queue[: most + _AHEAD]]
+                costs = [c + price * self._misses(program, l, b, slacks, k) for k, c in enumerate(costs)]
             costs = [round(c, 6) for c in costs]
             count = costs.index(min(costs))
         while count and not self._harmless(state, group, count):
             count -= 1
         return count
 
-    def _misses(self, program, l, b, queue, count):
-        """Requests of the queue that miss their deadlines (95th percentile) if ``count`` of them join the group."""
+    def _misses(self, program, l, b, slacks, count):
+        """Of those with these slacks, who will miss their deadlines (95th percentile) if ``count`` join the group."""
         model = self.models[program]
-        joined = model.percentile(0, min(b + count, model.B))
-        later = model.waited[l][count][min(b + count, model.B)] + model.percentile(0, 1)
-        return sum(e.slack is not None and e.slack < (joined if i < count else later) for i, e in enumerate(queue))
+        together = min(b + count, model.B)
+        joined, later = model.percentile(0, together), model.waited[l][count][together] + model.percentile(0, 1)
+        return sum([s < joined for s in slacks[:count]]) + sum([s < later for s in slacks[count:]])
 
     def _harmless(self, state, group, count):
         """No sample ahead is preempted too often or made late by ``count`` newcomers."""
@@ -317,18 +326,19 @@ class Fluid(Policy):
 
     def _urgent(self, state, group):
         """Samples that laggards would make late stop waiting for them."""
-        model = self.models[group[0].request.program]
-        rear = min((self._place(s) for s in group), default=0)
-        self._spread = any(self._place(s) > rear for s in group)
-        raised = []
-        for sample in group:
-            l, slack = self._place(sample), self._slack(state, sample.request)
-            if l == rear or slack is None or sample.priority == URGENT:
+        places = [self._place(s) for s in group]
+        rear = min(places)
+        self._spread = max(places) > rear
+        if not self._spread:
+            return []
+        model, raised = self.models[group[0].request.program], []
+        for sample, l in zip(group, places, strict=True):
+            slack = self._slack(state, sample.request)
+            if l == rear or slack is None or sample.priority == URGENT or not sample.preempted:
                 continue
-            behind = sum(self._place(s) < l for s in group)
+            behind = sum([place < l for place in places])
             stall = model.delay[l][behind] - model.delay[rear][behind]
-            ahead = model.percentile(l, len(group) - behind)
-            if sample.preempted and ahead <= slack < stall + model.percentile(l, len(group)):
+            if model.percentile(l, len(group) - behind) <= slack < stall + model.percentile(l, len(group)):
                 raised.append(sample.slot)
         return [Batch(tuple(raised), URGENT, reason="urgent")] if raised else []
 

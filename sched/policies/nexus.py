@@ -18,7 +18,7 @@ class Nexus(Policy):
     exit_aware : latencies are the expected ones with exits, W[0][b], instead of the whole network's
     """
 
-    name = "nexus"
+    name, drops = "nexus", True
 
     def __init__(self, model=None, batch=None, exit_aware=True):
         if model is None:

@@ -16,8 +16,6 @@ from fluidnpu.sched.serving import ServingError, serve
 from .fake_device import FakeDevice, chain, image
 from .serve_fake import poisson, requests_at, run
 
-DROPS = ("nexus",)  # policies that may give a request up
-
 
 class Scripted(Policy):
     """Does what a function says."""
@@ -57,15 +55,16 @@ def test_every_request_comes_back_once_and_right(name, seed):
     assert sorted(r.id for r in results) == list(range(60))
     for r in results:
         request = requests[r.id]
-        if r.status == "dropped" and name in DROPS:
+        if r.status in ("dropped", "cancelled") and POLICIES[name].drops:
             continue
         assert (r.status, r.top) == ("ok", r.id % 100)
-        assert r.exit == request.image[0, 0, 0]
+        forced = {i for d in decisions if d.kind == "leave" for i in d.requests}
+        assert r.exit == request.image[0, 0, 0] or (r.id in forced and r.exit < request.image[0, 0, 0])
         assert request.arrival <= r.admitted < r.stamp <= r.completed
         assert r.met == (request.slo is None or r.latency <= request.slo)
     assert not fake.engine.live() and not fake.commands and not fake.done and fake.reserved == 0
     entered = [i for d in decisions if d.kind in ("start", "merge", "defer", "admit") for i in d.requests]
-    assert set(entered) == {r.id for r in results if r.ok}
+    assert set(entered) >= {r.id for r in results if r.ok}
     rng.setstate(state)
     again = once()
     assert (again[0], again[2]) == (results, decisions)  # same requests, same run
