@@ -153,7 +153,7 @@ def _sweeps(found):
 def _tenants(found):
     """[(loads, policy, [(progress, 99 %, misses) of each tenant], fairness)] of the points with several networks."""
     rows = []
-    for (tenants, policy), runs in by_cell(found, "tenants", "tenants", "policy").items():
+    for (tenants, policy), runs in by_cell(found, "tenants", "tenants", "series").items():
         runs = list(runs.values())
         cells = []
         for n in range(1, len(tenants) + 1):

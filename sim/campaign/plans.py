@@ -13,7 +13,14 @@ __all__ = ["BASELINE", "LOADS", "OURS", "PARTS", "PLANS", "SOME", "make_plan"]
 BASELINE, OURS = "lazy", "fluid"  # the headline compares the second with the first
 ABLATED = (BASELINE, "lazy-fair", "adaptive", OURS)
 SOME = (BASELINE, "lazy-fair", "adaptive", "srtf-ee", OURS)
-SHARED = ("serial", "adaptive", "lazy-fair", "prema", OURS)  # where several networks are resident
+SHARED = (
+    "serial",
+    "adaptive",
+    "lazy-fair",
+    "prema",
+    OURS,
+    (OURS, (("late", "keep"),)),
+)  # where several networks are resident
 LOADS = (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1)
 HEADLINE_LOADS = (0.2, 0.4, 0.6, 0.8, 0.9)
 SLOS = (1.5, 2.0, 3.0, 5.0, 10.0)
@@ -81,8 +88,9 @@ def _tenants(workloads, seeds, requests):
     for loads in ((0.3, 0.3), (0.45, 0.3), (1.5, 0.3)):
         tenants = tuple((name, load, 1.0) for name, load in zip(pair, loads, strict=True))
         for policy, seed in product(SHARED, range(1, seeds + 1)):
-            point = Point("tenants", "+".join(pair), "edge", policy, sum(loads), seed, requests=requests)
-            found.append(replace(point, slo=10.0, tenants=tenants))
+            name, options = policy if isinstance(policy, tuple) else (policy, ())
+            point = Point("tenants", "+".join(pair), "edge", name, sum(loads), seed, options=options)
+            found.append(replace(point, requests=requests, slo=10.0, tenants=tenants))
     return found
 
 
