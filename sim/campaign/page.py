@@ -123,7 +123,7 @@ def _best_row(row):
                 cells += [name, f"{change.value:.3f} ({change.low:.3f} to {change.high:.3f})", drops, f"{base:,.0f}"]
             else:
                 cells += [name, percent(change), drops, f"{100 * base:.2f} %"]
-    return f"{row['cell'][0]:g}", cells
+    return f"{row['ours']}, {row['cell'][0]:g}", cells
 
 
 def _sweeps(found):

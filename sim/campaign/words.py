@@ -46,14 +46,15 @@ def headline_text(found):
     if rows:
         heavy = [row for row in rows if row["cell"][0] >= 0.8] or rows
         said = "; ".join(
-            f"load {row['cell'][0]:g}: mean {row['mean'][1].value:.3f} of {row['mean'][0]}'s, misses "
+            f"{row['ours']} at load {row['cell'][0]:g}: mean {row['mean'][1].value:.3f} of {row['mean'][0]}'s, misses "
             f"{100 * row['misses'][1].value:+.2f} points of {row['misses'][0]}'s"
             for row in heavy
         )
         texts.append(
             (
                 "Against the best baseline of each load, all on the fluid, stacked NPU",
-                f"chosen on one half of the seeds, judged on the other, paired. {said}.",
+                "chosen on one half of the seeds, judged on the other, paired; those that drop requests apart from "
+                f"those that do not. {said}.",
             )
         )
     bound = by_cell(found, "policies", "policy", "load")
