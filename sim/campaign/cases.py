@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 from fluidnpu.hw import isa
 from fluidnpu.hw.config import get_config
-from fluidnpu.nn.program import Program
 from fluidnpu.nn.zoo import make_network
 from fluidnpu.sched.latency import LatencyTable
 from fluidnpu.sched.survival import ExitRates, SurvivalTables
 
 from ..memory import MemorySettings
 from ..mixes import ExitMix, answers_mix, mix_of
-from ..study import InputError, load_network, load_program, read_images
+from ..study import InputError, load_program, read_images
 from ..timed_npu import TimedNpu
 from ..verilator import build_root
 
@@ -128,7 +127,7 @@ def build_case(workload, config_name, bandwidth, unstacked, rigid=False):
     if path.exists():
         return pickle.loads(path.read_bytes())
     config = get_config(config_name)
-    network, program = _compiled(workload, config, folder)
+    network, program = load_program(config, workload.network, (THRESHOLD,))
     memory = MemorySettings(beats_per_256=BANDWIDTHS[bandwidth])
     stacked = TimedNpu.build(config, (program,), memory=memory)
     flat = TimedNpu.build(config, (program,), memory=memory, unstacked=True) if unstacked or rigid else None
@@ -150,18 +149,6 @@ def build_case(workload, config_name, bandwidth, unstacked, rigid=False):
     folder.mkdir(parents=True, exist_ok=True)
     _keep(path, pickle.dumps(case))
     return case
-
-
-def _compiled(workload, config, folder):
-    """(Network, Program), kept from an earlier time."""
-    exact = repr((workload.network.read_bytes(), config, _sources())).encode()
-    path = folder / f"{workload.name}-{config.name}-{hashlib.sha256(exact).hexdigest()[:20]}.fnp"
-    if path.exists():
-        return load_network(workload.network), Program.load(path)
-    network, program = load_program(config, workload.network, (THRESHOLD,))
-    folder.mkdir(parents=True, exist_ok=True)
-    _keep(path, program.to_bytes())
-    return network, program
 
 
 def _keep(path, content):

@@ -103,12 +103,13 @@ def run_points(client, points, cases, store, tell=None):
 
 
 def _version():
-    """Digest of the code that results depend on."""
+    """Digest of the code that results depend on: all but that which shows them."""
     root = Path(__file__).parent.parent.parent
+    files = [f for name in ("hw", "nn", "sched", "sim/tiles", "sim/cycle") for f in (root / name).rglob("*.py")]
+    names = ("compiled", "decisions", "measured_latency", "mixes", "timed_npu", "timing", "traffic")
+    files += [root / "sim" / f"{name}.py" for name in names]
+    files += [Path(__file__).parent / f"{name}.py" for name in ("cases", "points", "run", "tenants")]
     digest = hashlib.sha256()
-    files = [*(root / "sched").rglob("*.py"), *(root / "sim/tiles").rglob("*.py"), *(root / "sim/cycle").rglob("*.py")]
-    files += [root / "sim" / name for name in ("mixes.py", "traffic.py", "timed_npu.py", "decisions.py")]
-    files += [Path(__file__).parent / name for name in ("points.py", "cases.py", "run.py")]
     for file in sorted(files):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
