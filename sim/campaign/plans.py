@@ -138,6 +138,14 @@ def _quick(workloads, traces):
     found += _points("policies", few, (0.4, 0.8), 2, **edge)
     found += _points("host", few, (0.8,), 2, decision_cycles=HOST, **edge)
     found += _points("parts", _parts()[:2], (0.8,), 2, **edge)
+    two = ("adaptive", OURS)
+    for slo in (2.0, 5.0):
+        found += _points("slo", two, (0.8,), 1, slo=slo, **edge)
+    found += _points("arrivals", two, (0.8,), 1, arrivals="cameras", **edge)
+    found += _points("mixes", two, (0.8,), 1, mix="easy", **edge)
+    found += _points("shift", [OURS, *_parts()[:1]], (0.8,), 1, mix="shift", **edge)
+    found += _points("networks", two, (0.8,), 1, bandwidth="full", **edge)
+    found += [point for point in _tenants(["digits"], 1, 300) if point.policy in two]
     found += [replace(point, requests=300) for point in _check("digits") if point.seed == 1]
     return found
 

@@ -21,9 +21,14 @@ def test_quick_study(tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().out
     assert "ResNet-8 is left out" in said and "index.html" in said
     page = (tmp_path / "index.html").read_text()
-    for title in ("Where batching pays", "Ablation", "The price of host latency", "How far to believe it"):
-        assert title in page
-    assert page.count("<svg") >= 5
+    for title in (
+        "Where batching pays", "Latency, deadlines, goodput", "Ablation", "Ours against the best baseline",
+        "The gap to the lower bound", "The price of host latency", "What each part of ours is worth",
+        "An exit mix that shifts", "Other promises", "Arrivals", "Exit mixes", "Networks, configurations, bandwidth",
+        "Several networks at once", "How far to believe it",
+    ):  # fmt: skip
+        assert title in page, title
+    assert page.count("<svg") == 7
     assert not re.search(r'(src|href)="http|@import|url\(http', page)
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert len(rows) == len(make_plan("quick", ["digits"]))
