@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from fluidnpu.hw import isa
 from fluidnpu.hw.config import get_config
+from fluidnpu.nn.compiler import CompileOptions, compile_network
 from fluidnpu.nn.zoo import make_network
 from fluidnpu.sched.latency import LatencyTable
 from fluidnpu.sched.survival import ExitRates, SurvivalTables
 
 from ..memory import MemorySettings
 from ..mixes import ExitMix, answers_mix, mix_of
-from ..study import InputError, load_program, read_images
+from ..study import InputError, limits_of, load_network, load_program, read_images
 from ..timed_npu import TimedNpu
 from ..verilator import build_root
 
@@ -24,6 +25,7 @@ __all__ = ["BANDWIDTHS", "Case", "Workload", "build_case", "find_workloads"]
 BANDWIDTHS = {"full": 0, "half": 128}  # beats per 256 cycles each way; 0: one per cycle
 THRESHOLD = 0.8
 MOST_IMAGES = 1000
+MOST_MACS = 1_000_000_000  # of a network whose stack modes are chosen by the cycle model
 MOST_REGION = 1 << 20  # bytes of a program region that go to workers: larger ones end behind the descriptors
 REAL = "FLUIDNPU_REAL"  # environment variable: folder of real networks, images and traces
 MODELS = Path(__file__).parent.parent.parent / "models"
@@ -127,7 +129,7 @@ def build_case(workload, config_name, bandwidth, unstacked, rigid=False):
     if path.exists():
         return pickle.loads(path.read_bytes())
     config = get_config(config_name)
-    network, program = load_program(config, workload.network, (THRESHOLD,))
+    network, program = _compiled(workload, config)
     memory = MemorySettings(beats_per_256=BANDWIDTHS[bandwidth])
     stacked = TimedNpu.build(config, (program,), memory=memory)
     flat = TimedNpu.build(config, (program,), memory=memory, unstacked=True) if unstacked or rigid else None
@@ -149,6 +151,15 @@ def build_case(workload, config_name, bandwidth, unstacked, rigid=False):
     folder.mkdir(parents=True, exist_ok=True)
     _keep(path, pickle.dumps(case))
     return case
+
+
+def _compiled(workload, config):
+    """(Network, Program); the stack modes of large networks are chosen by the compiler's estimate, in seconds."""
+    network = load_network(workload.network)
+    if network.macs() <= MOST_MACS:
+        return load_program(config, workload.network, (THRESHOLD,))
+    limits = limits_of((THRESHOLD,), len(network.ends))
+    return network, compile_network(network, config, CompileOptions(reuse_arena=False, limits=limits))
 
 
 def _keep(path, content):
