@@ -51,7 +51,8 @@ def lay_out(rewritten, steps, config, reuse=True, packed=frozenset()):
     for image in (step.layer.input for step in steps if step.layer is not None):
         if image.shape != shapes[image.name].shape:  # the layer sees the bytes as an image of another shape
             beats = image.height * image.width * ceil(image.channels / config.bus_bytes)
-            tail[image.name] = (beats - pitch[image.name]) * config.bus_bytes
+            height, width, _ = shapes[image.name].shape
+            tail[image.name] = max(0, beats - height * width * pitch[image.name]) * config.bus_bytes
     order = sorted(first_write, key=first_write.get)
     tensors = [(n, *shapes[n].shape, pitch[n]) for n in order]
     packing = dict.fromkeys(packed, config.words_per_beat)

@@ -1,7 +1,7 @@
 """From a network to a program: operations, descriptors, weight streams, exit tables, arena."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
@@ -9,10 +9,11 @@ from fluidnpu.hw import isa
 
 from .blocks import prepare
 from .estimate import layer_cycles
-from .lowering import CompileError, fold_options, geometry_of
+from .folding import FOLDS, folds_of
+from .lowering import CompileError, geometry_of
 from .mapping import MappingError, check_fits, longest_load, longest_tile
 from .operations import draft_of
-from .program import FoldedInput, OpInfo, Program, ProgramExit
+from .program import OpInfo, Program, ProgramExit
 from .rewrite import View
 from .timed_tables import TimedTables, Timing
 from .variant_tables import described, estimated_tables, variant_values
@@ -26,7 +27,7 @@ class CompileOptions:
     max_tile_cycles : a layer whose tile would take longer is split by output channels. Default: 0.2 % of the network's
         least time (MACs / peak), but never below ``least_tile_cycles``: a tile cannot be shorter than its weights
     reuse_arena : False keeps every tensor, so that all can be compared afterwards
-    fold : "auto", "none", "columns" (kw into channels), "window" (kh * kw into channels) for first layers
+    fold : for first layers, "auto" or one of folding.FOLDS
     limits : exit limits to begin with, one per exit (isa.LIMIT_NEVER ..)
     timing : what measures groups of samples on a cycle model (timed_tables.Timing); variants and fold are chosen by it.
         None: by the compiler's estimate
@@ -74,12 +75,10 @@ def compile_network(network, config, options=CompileOptions()):
     cycles = network.macs() / config.peak_macs
     longest = options.max_tile_cycles or max(options.least_tile_cycles, ceil(0.002 * cycles))
     rewritten = prepare(network, config)
-    drafts = [
-        draft_of(replace(rewritten, network=folded), how, config, longest, options.reuse_arena)
-        for folded, how in _folds(rewritten.network, config, options)
-    ]
+    folds = _folds(rewritten, config, options)
+    drafts = [draft_of(fold, config, longest, options.reuse_arena) for fold in folds]
     draft, tables = _choose(drafts, config, options)
-    network = draft.rewritten.network
+    network = draft.fold.rewritten.network
 
     region = _Region(isa.DESCRIPTOR_BYTES * len(draft.operations), max(config.bus_bytes, 64))
     words, ops = [], []
@@ -117,7 +116,7 @@ def compile_network(network, config, options=CompileOptions()):
         config_hash=config.hash,
         bus_bytes=config.bus_bytes,
         arena_bytes=draft.arena_bytes,
-        input=draft.folded,
+        input=draft.fold.image,
         input_tensor=network.input.name,
         tensors=draft.places,
         exits=exits,
@@ -127,19 +126,18 @@ def compile_network(network, config, options=CompileOptions()):
     )
 
 
-def _folds(network, config, options):
-    """[(network, FoldedInput)] with its first layer folded as the options say; "auto": all ways that fit."""
-    plain = network, FoldedInput(*network.input.shape, zero=network.input.zero_point)
-    viewed = any(isinstance(layer, View) and layer.input is network.input for layer in network.layers)
-    choices = {"none": plain, **({} if viewed else fold_options(network))}
+def _folds(rewritten, config, options):
+    """Folds of the first layer as the options say; "auto": all ways that fit."""
+    choices = folds_of(rewritten, config)
     if options.fold != "auto":
-        if options.fold not in ("none", "columns", "window"):
-            raise CompileError(f"fold is {options.fold!r}, it must be auto, none, columns or window")
-        return [choices.get(options.fold, plain)]
+        if options.fold not in FOLDS:
+            raise CompileError(f"fold is {options.fold!r}, it must be auto, {', '.join(FOLDS[:-1])} or {FOLDS[-1]}")
+        return [choices.get(options.fold, choices["none"])]
 
-    def fits(choice):
+    def fits(fold):
         """Every layer that reads the image fits."""
-        layers = [x for x in choice[0].layers if x.input.name == choice[0].input.name]
+        network = fold.rewritten.network
+        layers = [x for x in network.layers if x.input.name == network.input.name and not isinstance(x, View)]
         try:
             for layer in layers:
                 check_fits(config, geometry_of(layer, config))
@@ -147,7 +145,7 @@ def _folds(network, config, options):
             return False
         return True
 
-    return [choice for choice in choices.values() if fits(choice)] or [plain]
+    return [fold for fold in choices.values() if fits(fold)] or [choices["none"]]
 
 
 def _choose(drafts, config, options):
@@ -165,7 +163,7 @@ def _choose(drafts, config, options):
 
 def _first_cycles(config, draft, tables):
     """Estimated cycles per sample of the layers that read the image, summed over all numbers of samples."""
-    image = draft.rewritten.network.input.name
+    image = draft.fold.rewritten.network.input.name
     total = 0.0
     for i in draft.layers:
         operation = draft.operations[i]

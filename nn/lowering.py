@@ -9,11 +9,10 @@ from fluidnpu.hw import isa
 from . import mapping
 from .estimate import group_cycles, unlimited
 from .fusion import Addition, fused_additions, identity_of
-from .graph import Add, Conv, Depthwise, Layer, MaxPool, Mean, Network, Pad, Pool, Tensor
-from .program import FoldedInput
+from .graph import Add, Conv, Depthwise, Layer, MaxPool, Mean, Pad, Pool, Tensor
 from .rewrite import Joined, View
 
-__all__ = ["CompileError", "Step", "fold_options", "geometry_of", "lower"]
+__all__ = ["CompileError", "Step", "geometry_of", "lower"]
 
 
 _OPERATIONS = (Add, Conv, Depthwise, Joined, MaxPool, Mean, Pad, Pool, View)
@@ -165,54 +164,3 @@ def _part(config, geometry, longest):
         return largest
     step = max(config.pes, config.bus_bytes)
     return min(dict.fromkeys([largest, *(ceil(largest / n / step) * step for n in (2, 4))]), key=cost)
-
-
-def fold_options(network):
-    """{"columns": (network, FoldedInput), "window": ...} where the first layer allows it.
-
-    Only a convolution that alone reads the image, and has more than one tap to fold, is folded. Weights are arranged
-    anew, [o, ky, kx, c] -> channels (ky, kx, c); nothing else changes, so results are equal bit for bit.
-    """
-    readers = [layer for layer in network.layers if any(t.name == network.input.name for t in layer.inputs)]
-    if len(readers) != 1 or not isinstance(readers[0], Conv):
-        return {}
-    conv = readers[0]
-    o, kh, kw, c = conv.weights.shape
-    (sy, sx), (top, left, bottom, _) = conv.stride, conv.padding
-    h, w, _ = network.input.shape
-    zero = network.input.zero_point
-    options = {}
-    if kw > 1:
-        image = replace(network.input, width=conv.output.width, channels=kw * c)
-        options["columns"] = _with_first(
-            network,
-            image,
-            replace(
-                conv,
-                input=image,
-                weights=conv.weights.reshape(o, kh, 1, kw * c),
-                stride=(sy, 1),
-                padding=(top, 0, bottom, 0),
-            ),
-            FoldedInput(h, w, c, 1, kw, 1, sx, 0, left, zero),
-        )
-    if kh * kw > 1:
-        image = replace(network.input, height=conv.output.height, width=conv.output.width, channels=kh * kw * c)
-        options["window"] = _with_first(
-            network,
-            image,
-            replace(
-                conv,
-                input=image,
-                weights=conv.weights.reshape(o, 1, 1, kh * kw * c),
-                stride=(1, 1),
-                padding=(0, 0, 0, 0),
-            ),
-            FoldedInput(h, w, c, kh, kw, sy, sx, top, left, zero),
-        )
-    return options
-
-
-def _with_first(network: Network, image: Tensor, first: Conv, folded: FoldedInput):
-    layers = tuple(first if layer.input.name == image.name else layer for layer in network.layers)
-    return replace(network, input=image, layers=layers), folded

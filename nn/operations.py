@@ -11,14 +11,13 @@ from fluidnpu.hw.tile import DIMENSION_BITS
 from . import mapping
 from .arena import lay_out
 from .exits import exit_table
+from .folding import Fold
 from .graph import Conv, Depthwise, MaxPool, Mean, Pad, Pool
 from .lowering import CompileError, Step, geometry_of, lower
 from .mapping import Geometry
 from .packing import packed_tensors
-from .program import FoldedInput
 from .quantize import INT8_MIN
 from .rescale import IDENTITY
-from .rewrite import Rewritten
 from .weights import conv_stream, depthwise_stream
 
 __all__ = ["Draft", "Operation", "draft_of"]
@@ -56,8 +55,7 @@ class Draft:
     places : dict name -> TensorPlace; longest : most cycles of a tile
     """
 
-    rewritten: Rewritten
-    folded: FoldedInput
+    fold: Fold
     places: dict
     arena_bytes: int
     longest: int
@@ -69,18 +67,20 @@ class Draft:
         return [i for i, operation in enumerate(self.operations) if operation.geometry]
 
 
-def draft_of(rewritten, folded, config, longest, reuse_arena=True):
-    """Draft of a network. ``folded``: FoldedInput; ``longest``: a layer whose tile takes longer is split.
+def draft_of(fold, config, longest, reuse_arena=True):
+    """Draft of a folded network. ``longest``: a layer whose tile takes longer is split.
 
     Raises CompileError that names the layer, the limit and its value if something does not fit.
     """
-    network = rewritten.network
+    rewritten, network = fold.rewritten, fold.rewritten.network
     steps = lower(network, config, longest)
     if len(steps) >= 1 << isa.PC_INDEX_BITS:
         raise CompileError(f"{network.name}: {len(steps)} operations, at most {(1 << isa.PC_INDEX_BITS) - 1} fit")
     packed = packed_tensors(rewritten, steps, config)
     places, arena_bytes, producer = lay_out(rewritten, steps, config, reuse_arena, packed)
-    draft = Draft(rewritten, folded, places, arena_bytes, longest)
+    if fold.seen:
+        places[fold.seen.name] = _seen(fold.seen, places, config)
+    draft = Draft(fold, places, arena_bytes, longest)
     nseg_of = dict.fromkeys(places, 1)  # of the operation that completes a tensor
     for i, step in enumerate(steps):
         if step.layer is None:
@@ -99,7 +99,7 @@ def _layer(step, config, places, nseg_of):
     """Operation of a layer or of a part of its output channels."""
     layer = step.layer
     low, high = step.channels
-    source, target = _seen(layer.input, places, config), places[step.output.name]
+    source, target = (_seen(tensor, places, config) for tensor in (layer.input, step.output))
     geometry = geometry_of(layer, config, step.addition, source, target)
     geometry = replace(geometry, out_channels=high - low)
     try:
@@ -151,7 +151,7 @@ def _layer(step, config, places, nseg_of):
 
 
 def _seen(tensor, places, config):
-    """TensorPlace of an input; where the layer sees the bytes in another shape, the place of that."""
+    """TensorPlace of an input or output; where the layer sees the bytes in another shape, the place of that."""
     place = places[tensor.name]
     if tensor.shape == (place.height, place.width, place.channels):
         return place

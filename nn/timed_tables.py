@@ -22,7 +22,8 @@ TURNS = 2  # over all layers: each is timed among what the others have become
 BEFORE = 1  # layers of a window in front of the timed one
 WORTH = 0.002  # of a layer's cycles: what saves less is not tried, and no reason for one variant more
 REGRET = 100  # weight of the square of what a table is slower than the best variant alone, relative
-LONG, WORTH_LONG = 200_000, 0.01  # cycles of a layer from which on times cost so much that only this is worth a try
+LONG = 200_000  # cycles of a layer from which on times cost so much that one turn is enough
+WORTH_LONG = 0.01  # what is worth a try then
 FAR = 0.15  # of a layer's cycles: a stack mode that is so much slower for n samples is not tried for more
 POOL = 10  # most variants of which a layer's table is put together
 MANY_TILES = 4  # of one sample: further samples make no difference to the choice
@@ -74,6 +75,8 @@ class TimedTables:
         for turn in range(TURNS):
             alike = {}  # layers of one geometry between neighbours of one geometry get one table
             for number, i in enumerate(layers, 1):
+                if turn and self._long(i):
+                    continue
                 if self.status:
                     name = self.draft.operations[i].step.name
                     self.status(f"timing {name}, layer {number} of {len(layers)}, turn {turn + 1} of {TURNS}")
@@ -84,9 +87,14 @@ class TimedTables:
                 self.tables[i] = alike[key]
         return self.tables
 
+    def _long(self, i):
+        """Timing it again costs more than it can bring."""
+        table, slots = self.tables[i].by_candidates, self.config.slots
+        return array_cycles(self.config, self.draft.operations[i].geometry, table, slots) >= LONG
+
     def first_cycles(self):
         """Cycles per sample of the layers that read the image and the one behind, summed over all live counts."""
-        image = self.draft.rewritten.network.input.name
+        image = self.draft.fold.rewritten.network.input.name
         first = [i for i in self.draft.layers if self.draft.operations[i].step.layer.input.name == image]
         for i in first:
             self.tables[i] = self._layer_table(i)

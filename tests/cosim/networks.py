@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from fluidnpu.nn import reference
+from fluidnpu.nn import folding, reference
 from fluidnpu.nn.blocks import prepare
 from fluidnpu.nn.compiler import CompileError, CompileOptions, compile_network
 from fluidnpu.nn.exits import exit_table, top_and_spread
@@ -17,7 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 __all__ = ["Compiled", "compiled", "draw_network", "draw_program"]
 
-FOLDS = ("auto", "none", "columns", "window")
+FOLDS = ("auto", *folding.FOLDS)
 ACTIVATIONS = ("NONE", "RELU", "RELU6")
 
 

@@ -187,7 +187,7 @@ def test_what_cannot_be_compiled():
     strip = Tensor("s", 1, 4999, 1, 0.5, 0)
     long = (conv("strip", wide, strip, (1, 2)), Mean("mean", strip, replace(m, channels=1), 0, 1 << 30, -4))
     for bad, options, message in (
-        (net, {"fold": "rows"}, "fold is 'rows', it must be auto, none, columns or window"),
+        (net, {"fold": "rows"}, "fold is 'rows', it must be auto, none, columns, window or pairs"),
         (net, {"limits": (1,)}, "net: 1 limits for 2 exits"),
         (Network("n", x, large, (Exit(f),)), {"fold": "none"},
          r"mean does not fit tiny: a window of 4 input lines takes 6336 bytes, a bank half holds 4096 .*; "

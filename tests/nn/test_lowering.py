@@ -1,15 +1,12 @@
-"""Order of operations, jumps, split layers, folded first layers."""
+"""Order of operations, jumps, split layers."""
 
 from dataclasses import replace
 
 import numpy as np
-import pytest
 from fluidnpu.hw.config import get_config
 from fluidnpu.hw.isa import Op
-from fluidnpu.nn import reference
 from fluidnpu.nn.graph import Conv, Exit, Mean, Network, Pool, Tensor
-from fluidnpu.nn.lowering import fold_options, geometry_of, lower
-from fluidnpu.nn.program import Program, TensorPlace
+from fluidnpu.nn.lowering import geometry_of, lower
 
 TINY = get_config("tiny")
 
@@ -85,35 +82,3 @@ def test_geometry():
     x, y = tensor("x", 4, 4, 3), tensor("y", 4, 4, 3)
     pool = Pool("p", x, y, window=(3, 3), stride=(1, 1), padding=(1, 1, 1, 1))
     assert geometry_of(pool, TINY).pool and geometry_of(pool, TINY).vector and not g.vector
-
-
-@pytest.mark.parametrize("way", ["columns", "window"])
-def test_folding_changes_no_result(way):
-    rng = np.random.default_rng(7)
-    x, y, z = tensor("x", 7, 9, 3), tensor("y", 4, 5, 6), tensor("z", 1, 1, 6)
-    first = conv("c", x, y, padding=(1, 1, 1, 1), kernel=(3, 3), stride=(2, 2))
-    net = Network("net", x, (first, Mean("m", y, z, 0, 1 << 30, -4)), (Exit(z),))
-    folded, image = fold_options(net)[way]
-    assert folded.layers[0].weights.shape == ((6, 3, 1, 9) if way == "columns" else (6, 1, 1, 27))
-    t = folded.input
-    beats = -(-t.channels // 8)
-    place = TensorPlace("x", 0, t.height, t.width, t.channels, beats, beats * t.width)
-    program = Program("net", "tiny", 0, 8, 4096, image, "x", {"x": place}, (), (), (), b"")
-    for _ in range(3):
-        picture = rng.integers(-128, 128, (7, 9, 3)).astype(np.int8)
-        packed = program.unpack("x", program.pack_input(picture))
-        np.testing.assert_array_equal(reference.run(folded, packed)["y"], reference.run(net, picture)["y"])
-
-
-def test_what_is_not_folded():
-    x, a, b, m = tensor("x", 6, 6, 3), tensor("a", 4, 4, 9), tensor("b", 5, 5, 9), tensor("m", 1, 1, 9)
-    twice = Network(
-        "twice", x, (conv("c", x, a), conv("d", x, b), conv("e", a, m), conv("g", b, replace(m, name="n"))),
-        (Exit(m), Exit(replace(m, name="n"))),
-    )  # fmt: skip
-    assert fold_options(twice) == {}
-    single = tensor("y", 6, 6, 9)
-    point = Network("point", x, (conv("c", x, single), Mean("m", single, m, 0, 1 << 30, -5)), (Exit(m),))
-    assert fold_options(point) == {}  # a single tap
-    pooled = Network("pooled", x, (Mean("m", x, tensor("y", 1, 1, 3), 0, 1 << 30, -5),), (Exit(tensor("y", 1, 1, 3)),))
-    assert fold_options(pooled) == {}
