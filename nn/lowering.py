@@ -15,6 +15,7 @@ from .rewrite import Joined, View
 __all__ = ["CompileError", "Step", "geometry_of", "lower"]
 
 
+READ_AGAIN = 0.015  # of a layer's weights: what its parts may read of inputs that were read before, with all slots live
 _OPERATIONS = (Add, Conv, Depthwise, Joined, MaxPool, Mean, Pad, Pool, View)
 
 
@@ -143,7 +144,9 @@ def _part(config, geometry, longest):
     """Output channels of each part of a CONV layer.
 
     The largest part of whole staging chunks whose tiles are short enough; or a half or a quarter of it, where longer
-    tiles of fewer channels leave the read bus more time.
+    tiles of fewer channels leave the read bus more time. Where no part is short enough and the samples of all slots
+    make one tile (fully connected layers: as long as their weights), there are no more parts than may read the inputs
+    again.
     """
     channels = geometry.out_channels
     unit = max(config.pes, mapping.chunk_beats(config, geometry) * config.bus_bytes)
@@ -159,6 +162,14 @@ def _part(config, geometry, longest):
         return sum(group_cycles(config, replace(geometry, out_channels=n), longest) for n in sizes)
 
     fewest = next((n for n in range(1, units + 1) if shortest(n) <= longest), units)
+    if (
+        shortest(fewest) > longest
+        and config.slots * geometry.lines(config) * geometry.segments(config)[1] <= config.rows
+    ):
+        window = (geometry.lines(config) - 1) * min(geometry.sy, geometry.kh) + geometry.kh
+        inputs = config.slots * window * geometry.stripe_beats(config)
+        weights = mapping.weight_beats(config, geometry, mapping.Variant(0, 0, 1))
+        fewest = min(fewest, 1 + int(READ_AGAIN * weights / inputs))
     largest = min(ceil(units / fewest) * unit, channels)
     if unlimited(config, replace(geometry, out_channels=largest), longest):
         return largest

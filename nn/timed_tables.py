@@ -25,7 +25,7 @@ REGRET = 100  # weight of the square of what a table is slower than the best var
 LONG = 200_000  # cycles of a layer from which on times cost so much that one turn is enough
 WORTH_LONG = 0.01  # what is worth a try then
 FAR = 0.15  # of a layer's cycles: a stack mode that is so much slower for n samples is not tried for more
-POOL = 10  # most variants of which a layer's table is put together
+POOL = 10  # variants of which a layer's table is put together, more if there are as many best ones
 MANY_TILES = 4  # of one sample: further samples make no difference to the choice
 _WEIGHTS_AT = 1 << 28  # where weight streams lie while times are taken: only their lengths matter
 _APART = 4096  # bytes: a burst ends there
@@ -195,7 +195,13 @@ class TimedTables:
         for n, costs in alone.items():
             for v, cycles in costs.items():
                 excess[v] = min(excess.get(v, float("inf")), (cycles - least[n]) / self._rooms[i, n])
-        pool = sorted(excess, key=lambda v: (excess[v], v))[:POOL]
+        pool = []  # first what is best for some number of samples, if equal one that takes many
+        for n in sorted(alone, reverse=True):
+            best = [v for v, cycles in alone[n].items() if cycles == least[n]]
+            if not any(v in pool for v in best):
+                pool.append(max(best, key=lambda v: (v.max_lines, v)))
+        others = sorted(excess.keys() - set(pool), key=lambda v: (excess[v], v))
+        pool += others[: max(0, POOL - len(pool))]
 
         def cost(v, n):
             if v not in alone[n]:

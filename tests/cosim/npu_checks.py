@@ -143,13 +143,14 @@ class _Places:
         """(TensorPlace, first channel) of the output of operation ``op``."""
         place = self.program.tensors[self.program.ops[op].tensor]
         low = self.ops[op]["out_offset"] - place.offset
-        assert 0 <= low < place.channels, f"operation {op} writes to offset {place.offset + low}, not to {place.name}"
+        channels = place.channels * (place.width // self.ops[op]["out_w"])  # pairs of pixels are seen as one
+        assert 0 <= low < channels, f"operation {op} writes to offset {place.offset + low}, not to {place.name}"
         return place, low
 
     def write(self, arena, op, fragment, source):
         """Put a fragment's lines of the tensor ``source(TensorPlace)`` [h, w, c] into an image of the arena."""
         d, (place, low) = self.ops[op], self.tensor(op)
-        values, channels = source(place), slice(low, low + d["out_channels"])
+        values, channels = source(place).reshape(place.height, d["out_w"], -1), slice(low, low + d["out_channels"])
         bus = self.program.bus_bytes
         pixel = d["out_pixel_beats"] * bus // (self.words_per_beat if d["out_packed"] else 1)
         for line in range(fragment.first, fragment.first + fragment.lines):

@@ -65,7 +65,7 @@ def test_long_tiles_are_split():
         (1000, [(0, 200)]),
         (599, [(0, 128), (128, 200)]),
         (383, [(0, 64), (64, 128), (128, 192), (192, 200)]),
-        (1, [(0, 64), (64, 128), (128, 192), (192, 200)]),
+        (1, [(0, 128), (128, 200)]),  # never short enough: 3 parts would read 1.5 % of the weights again
     ):
         steps = [s for s in lower(net, TINY, longest) if s.layer is not None and s.layer.name == "wide"]
         assert [s.channels for s in steps] == bounds, longest
@@ -74,6 +74,24 @@ def test_long_tiles_are_split():
     pool = Pool("p", y, replace(y, name="z"), window=(1, 1), stride=(1, 1))
     net = Network("pool", x, (conv("wide", x, y), pool), (Exit(pool.output),))
     assert [s.channels for s in lower(net, TINY, 1) if s.op == Op.POOL] == [(0, 200)]
+
+
+def test_fully_connected_is_not_cut_in_vain():
+    """2048 to 1000 on hub: 8 parts of 8,256 cycles where that is short enough; else as many as cost 1.5 % in reads."""
+    hub = get_config("hub")
+    x, y = tensor("x", 1, 1, 2048), tensor("y", 1, 1, 1000)
+    net = Network("fc", x, (conv("fc", x, y),), (Exit(y),))
+
+    def parts(config, longest):
+        return len([s for s in lower(net, config, longest) if s.op == Op.CONV])
+
+    assert parts(hub, 8300) == 8 and parts(hub, 70_000) == 1
+    # 64,500 beats of weights; all 16 slots' inputs are 1,024: 1.6 %
+    assert parts(hub, 2400) == 1
+    assert parts(replace(hub, slots=8), 2400) == 2  # half as much to read again
+    image, made, mean = tensor("x", 5, 5, 2048), tensor("m", 5, 5, 1000), tensor("y", 1, 1, 1000)
+    net = Network("conv", image, (conv("fc", image, made), Mean("mean", made, mean, 0, 1 << 30, -5)), (Exit(mean),))
+    assert parts(hub, 2400) == 8  # 400 rows are two tiles: rows count, not weights alone
 
 
 def test_geometry():
