@@ -43,21 +43,31 @@ class Plan:
         self.tables, self.Q = tables, most_waiting or 4 * tables.B
         W, n = tables.remaining[0], np.arange(1, tables.B + 1)
         fastest = (W[1:] / n).min()  # cycles per sample of the most efficient batch
+        self._lost = (W[1:] - fastest * n).tolist()
         self.rate = min(rate, MOST_LOAD / fastest) if fastest > 0 else 0.0
         self._solve(W, tables.sojourn[0])
         self.merge_size, self._merge_costs_of = cache(self._merge_size), cache(self._merge_costs)
 
     def start_size(self, q):
         """With an idle array and q waiting: how many to start together (ties: the most)."""
-        return self._start[min(q, self.Q)]
+        costs = self.start_costs(q)
+        least = min(costs, default=0.0)
+        return max((m for m, c in enumerate(costs, 1) if c <= least + 1e-6), default=0)
 
     def start_costs(self, q):
-        """With an idle array and q waiting: relative costs of starting 1..min(q, B) together, a list."""
-        return self._start_costs[min(q, self.Q)]
+        """With an idle array and q waiting: relative costs of starting 1..min(q, B) together, a list.
+
+        Beyond Q / 2, where it shows that longer queues count as Q, everybody further behind waits for what a batch
+        takes longer than its share of the best one.
+        """
+        costs, beyond = self._start_costs[min(q, self.Q // 2)], q - self.Q // 2
+        if beyond <= 0:
+            return costs
+        return [c + beyond * lost for c, lost in zip(costs, self._lost, strict=True)]
 
     def merge_costs(self, l, b, q):
         """J(k) for k = 0..min(q, B - b), a list that is kept for the next time."""
-        return self._merge_costs_of(l, b, min(q, self.Q))
+        return self._merge_costs_of(l, b, min(q, self.Q // 2))
 
     def _merge_costs(self, l, b, q):
         t = self.tables
@@ -115,5 +125,4 @@ class Plan:
             if (better == start).all():
                 break
             start = better
-        self._start = [0, *(start + 1).tolist()]
         self._start_costs = [[], *(row[: min(k + 1, B)] for k, row in enumerate(values.tolist()))]

@@ -110,3 +110,9 @@ def test_the_plan_beats_every_fixed_batch_size():
         for m in range(1, B + 1):
             smaller = tables(TIMES["affine"], (1, 4), (0.6,), slots=m)
             assert best <= Plan(smaller, 1 / gap, most_waiting=4 * B).g * (1 + 1e-9) or 1 / gap > Plan(smaller, 1).rate
+
+
+def test_a_long_queue_is_served_in_the_best_batches():
+    """Where a batch of B has the least share, and arrivals come faster than it serves, no smaller one will do."""
+    t = Plan(tables(TIMES["constant"], (3,), ()), rate=1.0)
+    assert [t.start_size(q) for q in (B, 2 * B, 4 * B, 50 * B)] == [B] * 4
