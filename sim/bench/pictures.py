@@ -16,6 +16,7 @@ __all__ = ["causes_picture", "preemption_picture", "roofline_picture", "save"]
 WIDTH = 11.0  # inches
 NAME = 46  # letters of a layer's name that are shown
 LABELLED = 6  # layers furthest below their roof, whose names the roofline shows
+APART = (0.5, 0.06)  # decades of MACs per byte and per cycle that a name takes
 
 
 def causes_picture(panels):
@@ -94,12 +95,21 @@ def _roofline(axis, config, m):
             axis.scatter(x[mine], y[mine], s=size[mine], color=colour, alpha=0.55, edgecolors="none", label=op)
     bound = np.minimum([vector if layer.op == "DEPTHWISE" else peak for layer in layers], speed * x)
     lost = np.array([layer.cycles for layer in layers]) - np.array([layer.macs for layer in layers]) / bound
-    for i in np.argsort(-lost)[:LABELLED]:
+    for i in _apart(np.argsort(-lost), np.log10(x), np.log10(y)):
         axis.annotate(_short(layers[i].name), (x[i], y[i]), xytext=(4, -7), textcoords="offset points", fontsize=6.5)
     axis.set_xscale("log")
     axis.set_yscale("log")
     axis.set_xlabel("MACs per byte of the busier direction; area: share of the cycles")
     axis.legend(loc="lower right", fontsize=8)
+
+
+def _apart(order, x, y):
+    """The first LABELLED of ``order`` whose names (right of their points, decades ``x`` and ``y``) do not overlap."""
+    kept = []
+    for i in order:
+        if all(abs(x[i] - x[k]) > APART[0] or abs(y[i] - y[k]) > APART[1] for k in kept):
+            kept.append(i)
+    return kept[:LABELLED]
 
 
 def preemption_picture(cycles, bound):
