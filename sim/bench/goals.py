@@ -56,7 +56,7 @@ def bench_workloads(results, console, builds=None, workloads=WORKLOADS):
             drawn = [outcome.runs[run] for run in workload.shown]
             write_network_page(config, list(outcome.runs.values()), results.folder / workload.key, drawn)
         results.put("workloads", _sections(rows, outcomes, notes), {"goals": rows, "runs": _numbers(outcomes)})
-    console.print(_goals_table(rows).without("known elsewhere").to_rich())
+    console.print(_goals_table(rows).narrow().to_rich())
     return rows
 
 

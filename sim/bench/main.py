@@ -51,7 +51,7 @@ def _tell(console, sections):
     for section in sections:
         console.print(f"[bold]{section.title}[/]", soft_wrap=True)
         for table in section.tables:
-            console.print(table.to_rich())
+            console.print(table.narrow().to_rich())
         for text in section.texts:
             console.print(text + "\n", soft_wrap=True)
 

@@ -11,8 +11,8 @@ __all__ = ["PARTS", "Results"]
 PARTS = ("workloads", "layers", "ablation", "preemption", "speed", "whole", "stacking")
 TITLE = "Benchmarks"
 INTRO = """\
-Written by `make bench` (build/bench/benchmarks.md; beside it index.html with pictures, results.json, and a folder of
-CSV files and pictures for every workload). Every section names the command that measures it again.
+Written by `make bench` (a copy of build/bench/benchmarks.md; beside it index.html with pictures, results.json, and a
+folder of CSV files and pictures for every workload). Every section names the command that measures it again.
 
 *Useful MACs* = output pixels x out_channels x kh*kw*in_channels of the network file; *MAC utilisation* = useful MACs /
 (pes x lanes x cycles), cycles from the commit that lets the samples run to the last write response; *ideal memory* = 32

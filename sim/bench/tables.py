@@ -13,6 +13,7 @@ from .measure import READERS, whole_layers
 
 __all__ = ["Table", "causes_text", "layers_table", "percent", "run_name", "runs_table", "write_layers", "write_table"]
 
+WIDE = ("c-tiles as formula", "known elsewhere")
 SHOWN_CAUSE = 0.005  # least share of the cycles that is written
 
 
@@ -38,10 +39,10 @@ class Table:
             table.add_row(*row, end_section=self.total and i == len(self.rows) - 2)
         return table
 
-    def without(self, name):
-        """The table without the column of that name."""
-        at = self.header.index(name)
-        header, *rows = ((*row[:at], *row[at + 1 :]) for row in (self.header, *self.rows))
+    def narrow(self):
+        """The table without the columns that a terminal has no room for (WIDE)."""
+        kept = [i for i, name in enumerate(self.header) if name not in WIDE]
+        header, *rows = (tuple(row[i] for i in kept) for row in (self.header, *self.rows))
         return Table(self.title, header, rows, self.total)
 
     def transposed(self):
@@ -106,7 +107,7 @@ def layers_table(m, most=None, compact=False):
     rows.append((*total, causes_text(m.causes, m.cycles, compact)))
     header = ("layer", "kr x kd", "tiles", "cycles", "MAC use", "c-tiles as formula", "cycles by cause")
     table = Table(f"{m.network} on {m.config}, {run_name(m)}", header, rows, total=True)
-    return table.without("c-tiles as formula") if compact else table
+    return table.narrow() if compact else table
 
 
 def runs_table(measurements):

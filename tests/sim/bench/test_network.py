@@ -75,7 +75,9 @@ def test_the_two_memories():
 def test_tables_and_pages(tmp_path):
     table = Table("sizes", ("name", "bytes"), [("a", "1,000"), ("b", "2 x 3.5")])
     assert table.to_markdown() == "| name | bytes |\n| --- | ---: |\n| a | 1,000 |\n| b | 2 x 3.5 |\n"
-    assert table.transposed().header == ("name", "a", "b") and table.without("name").rows == [("1,000",), ("2 x 3.5",)]
+    assert table.transposed().header == ("name", "a", "b") and table.narrow() == table
+    wide = Table("", ("workload", "known elsewhere", "verdict"), [("a", "b", "c")])
+    assert wide.narrow() == Table("", ("workload", "verdict"), [("a", "c")])
     section = Section("Figures", "measure --them", ["A text with <angles>."], [table], ["p.svg"])
     assert Section.of_dict(section.as_dict()) == section
     text = markdown([section])
