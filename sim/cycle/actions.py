@@ -61,6 +61,7 @@ def execute(m, trace):
             m.done_pc[slot], m.done_line[slot] = pc, 0
             m.priority[slot], m.exit_mask[slot], m.tag[slot] = w[0] >> 8 & 255, w[4] & 0xFFFF, w[1]
             m.arena_base[slot], m.arena_bytes[slot] = base, size
+            m.unaligned |= base % (m.page_beats * m.bus_bytes)
             m.v_live |= bit
             m.v_runnable = m.v_runnable & ~bit | (w[0] >> 4 & 1) << slot
             m.v_ride = m.v_ride & ~bit | (w[0] >> 5 & 1) << slot

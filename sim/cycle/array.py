@@ -4,7 +4,7 @@ from fluidnpu.hw.isa import ArrayEvent, Op
 from fluidnpu.hw.tile import RMW_DISTANCE
 
 from .bus import wake
-from .state import NEVER, compiled
+from .state import CTILES, FETCH, LEFT, LOADS, NEVER, STEPS, compiled
 
 __all__ = ["array_levels", "half_free", "step_array"]
 
@@ -13,6 +13,7 @@ CONV, POOL = int(Op.CONV), int(Op.POOL)
 TILE, CTILE, END = int(ArrayEvent.TILE), int(ArrayEvent.CTILE), int(ArrayEvent.END)
 ARRAY_PORT = 1
 RELEASED = 3  # a half is free this many cycles after the last row's: line table and bank were read
+SET_BY_START = 1 << STEPS | 1 << FETCH | 1 << LEFT | 1 << LOADS | 1 << CTILES
 BLOCKS = 16  # of the ring of blocks whose results are on their way
 
 
@@ -105,6 +106,7 @@ def end_step(m, trace):
             array_event(m, trace, END, m.a_context, 0)
     if not m.a_vector:
         m.a_bank = 1 - m.a_bank
+    m.loads |= 1 << STEPS
     m.a_step = 0
     m.a_ctile += 1
     m.a_left -= m.pes >> (m.a_kr + m.a_kd)
@@ -113,6 +115,7 @@ def end_step(m, trace):
 @compiled
 def begin_tile(m, layer):
     v = m.d_variant
+    m.loads |= SET_BY_START
     m.a_running, m.a_ended, m.a_in_step = 1, 0, 0
     m.a_context, m.a_half = m.i_context, m.i_half
     m.a_vector, m.a_pool = layer.op != CONV, layer.op == POOL

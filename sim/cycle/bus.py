@@ -2,6 +2,7 @@
 
 from fluidnpu.hw.isa import Client
 
+from .addresses import settle
 from .state import COUNTER, RING, compiled
 
 __all__ = [
@@ -86,12 +87,12 @@ def step_reader(m, c, taken, flush, request, addr, beats, tag, burst_ends):
         m.r_off_beats[c] = length
         m.r_off_last[c] = length == m.r_rest_beats[c]
         m.r_off_tag[c] = m.r_rest_tag[c]
-        m.r_rest_addr[c] += length
         m.r_rest_beats[c] -= length
+        m.r_rest_addr[c] = settle(m, m.r_rest_addr[c] + length, m.r_rest_beats[c], 0)
         m.r_rest[c] = m.r_rest_beats[c] != 0
     if request:
         m.r_rest[c] = 1
-        m.r_rest_addr[c] = addr
+        m.r_rest_addr[c] = settle(m, addr, beats, 0)
         m.r_rest_beats[c] = beats
         m.r_rest_tag[c] = tag
     if flush:
@@ -203,6 +204,7 @@ def step_memory(m, taken, aw_taken, w_taken, b_taken):
     while m.matched < min(m.aw_count, m.wlast_count):
         m.w_ready[m.matched % RING] = t + m.write_latency
         m.matched += 1
+        m.b_waiting += 1
     m.wready = t + 1 >= m.w_blocked
     if not m.wready:
         wake(m, m.w_blocked - 1)
@@ -220,7 +222,8 @@ def step_memory(m, taken, aw_taken, w_taken, b_taken):
     if b_taken:
         m.b_shown = 0
         m.b_head += 1
-    if not m.b_shown and m.b_head < m.matched:
+        m.b_waiting -= 1
+    if not m.b_shown and m.b_waiting:
         ready = m.w_ready[m.b_head % RING]
         if t + 1 >= ready:
             m.b_shown = 1

@@ -4,11 +4,12 @@ import numpy as np
 from fluidnpu.hw.engine.descriptor_check import DescriptorCheck
 from fluidnpu.hw.isa import DESCRIPTOR_BYTES, DESCRIPTOR_FIELDS, LAYERS, PC_INDEX_BITS, VARIANTS
 
+from .addresses import settle
 from .bus import DESCRIPTOR, wake
 from .state import CACHE, compiled
 from .state import DESCRIPTOR as DESCRIPTOR_DTYPE
 
-__all__ = ["know_descriptor", "step_cache"]
+__all__ = ["CHECK", "PLACES", "know_descriptor", "out_offset_of", "read_descriptor", "step_cache"]
 
 IDLE, ASK, RECEIVE, JUDGE, CHECK = range(5)
 BYTES = DESCRIPTOR_BYTES
@@ -30,15 +31,23 @@ def _places():
 
 
 PLACES = _places()
+OUT_OFFSET = next((f.word, f.lsb, (1 << f.width) - 1) for f in DESCRIPTOR_FIELDS if f.name == "out_offset")
 
 
 @compiled
-def _unpack(m, e, flat, words):
-    """Descriptor of ``k_pc`` into cache entry ``e``. flat : the descriptors as rows of int64; words : memory."""
-    base = (m.program_base[m.k_pc >> INDEX_BITS] + (m.k_pc & INDEX_MASK) * BYTES) // 4
+def out_offset_of(m, pc, words):
+    """Field out_offset of operation ``pc``."""
+    base = (m.program_base[pc >> INDEX_BITS] + (pc & INDEX_MASK) * BYTES) // 4
+    return np.int64(words[base + OUT_OFFSET[0]]) >> OUT_OFFSET[1] & OUT_OFFSET[2]
+
+
+@compiled
+def read_descriptor(m, pc, place, flat, words):
+    """Descriptor of operation ``pc`` to a place. flat : the descriptors as rows of int64; words : memory."""
+    base = (m.program_base[pc >> INDEX_BITS] + (pc & INDEX_MASK) * BYTES) // 4
     for i in range(len(PLACES)):
         value = np.int64(words[base + PLACES[i, 0]]) >> PLACES[i, 1] & PLACES[i, 2]
-        flat[CACHE + e, i] = (value ^ PLACES[i, 3]) - PLACES[i, 3]
+        flat[place, i] = (value ^ PLACES[i, 3]) - PLACES[i, 3]
 
 
 @compiled
@@ -94,6 +103,7 @@ def step_cache(m, desc, flat, words):
     wanted = m.v_live & ~(m.v_cancelled | m.v_failed | m.v_finished) & ~m.v_known
     if not wanted and state == IDLE and not m.k_forget:
         return
+    m.visits += 1
     if wanted:
         _visit(m, wanted)
     if state == ASK:
@@ -101,8 +111,9 @@ def step_cache(m, desc, flat, words):
         if index >= m.program_ops[program]:
             m.trouble = TROUBLE
         q = m.q_count[DESCRIPTOR]
-        m.q_addr[DESCRIPTOR, q] = (m.program_base[program] + index * BYTES) // m.bus_bytes
-        m.q_n[DESCRIPTOR, q] = BYTES // m.bus_bytes
+        beats = BYTES // m.bus_bytes
+        m.q_addr[DESCRIPTOR, q] = settle(m, (m.program_base[program] + index * BYTES) // m.bus_bytes, beats, 0)
+        m.q_n[DESCRIPTOR, q] = beats
         m.q_count[DESCRIPTOR] = q + 1
         m.k_state = RECEIVE
         m.next = t + 1
@@ -111,7 +122,7 @@ def step_cache(m, desc, flat, words):
             m.k_state = JUDGE
             m.next = t + 1
     elif state == JUDGE:
-        _unpack(m, m.k_entry, flat, words)
+        read_descriptor(m, m.k_pc, CACHE + m.k_entry, flat, words)
         op = desc[CACHE + m.k_entry].op
         m.k_done = t + (LAYER_CHECK if op in LAYERS else 1)
         m.k_state = CHECK

@@ -37,16 +37,17 @@ class CycleDevice(Device):
     config, settings : NpuConfig, MemorySettings (NotModelled for those that the model does not cover)
     memory_bytes : size of external memory, a multiple of 4
     values : where tensors and decisions come from (values.py)
+    jumps : as CycleModel
     watchdog : cycle at which every wait raises ModelStopped
 
     ``wakes`` : how often the host slept and woke
     """
 
-    def __init__(self, config, settings=IDEAL, memory_bytes=64 << 20, values=None, watchdog=1 << 40):
+    def __init__(self, config, settings=IDEAL, memory_bytes=64 << 20, values=None, watchdog=1 << 40, jumps=True):
         self.memory = np.zeros(memory_bytes, np.uint8)
         self.values = values or NoValues()
         self.values.connect(self.memory)
-        self.model = CycleModel(config, settings, self.memory, self._answer)
+        self.model = CycleModel(config, settings, self.memory, self._answer, jumps)
         self._registers = RegisterFile(self.model)
         self._watchdog = watchdog
         self._now = 0
@@ -126,6 +127,7 @@ class CycleDevice(Device):
         self._check(address, len(content))
         self.model.run(self._now)
         self._follow()
+        self.model.memory_written(address, len(content))
         self.memory[address : address + len(content)] = content
 
     def finish(self, cycles):

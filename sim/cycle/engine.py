@@ -165,7 +165,7 @@ def start_tile(m, desc):
     m.t_words[context] = layer.words[m.d_variant]
     m.t_packed[context] = packed = m.wpb if layer.out_packed else 1
     m.t_seg_w[context], m.t_out_w[context] = layer.seg_w // packed, layer.out_w // packed
-    m.t_offset[context], m.t_lines[context] = layer.out_offset, layer.lines
+    m.t_offset[context], m.t_lines[context] = layer.out_offset // m.bus_bytes % m.page_beats, layer.lines
     for s in range(m.slots):
         m.tiles[s] += m.e_members >> s & 1
     m.e_outstanding += 1
@@ -176,12 +176,29 @@ def start_tile(m, desc):
 
 
 @compiled
+def write_done(m, trace):
+    """The next line of the oldest started tile is in memory: lines are written in the order of the fragments."""
+    context, i = m.w_context, m.w_index
+    s = m.f_slot[context, i]
+    m.w_line += 1
+    pc, line = m.t_pc[context], m.f_line[context, i] + m.w_line
+    if m.w_line == m.f_lines[context, i]:
+        m.w_index, m.w_line = i + 1, 0
+    if line == m.t_lines[context]:
+        pc, line = pc + 1, 0
+    emit(m, trace, EV_DONE, s, pc, line, 0, 0)
+    m.done_pc[s], m.done_line[s] = pc, line
+
+
+@compiled
 def retire_tile(m, trace):
-    context = m.ev_context[m.o_event_head & 1]
+    context = m.w_context
     emit(m, trace, EV_RETIRE, 0, 0, context, 0, 0)
     for s in range(m.slots):
         m.tiles[s] -= m.t_members[context] >> s & 1
     m.e_outstanding -= 1
+    m.w_context = 0 if context == m.contexts - 1 else context + 1
+    m.w_index = 0
 
 
 @compiled
@@ -208,9 +225,7 @@ def step_engine(m, desc, trace, half_free, drained):
         execute(m, trace)
         m.e_state = DECIDE
     elif state == WRITE_DONE:
-        s = m.ev_slot[head]
-        emit(m, trace, EV_DONE, s, m.ev_pc[head], m.ev_line[head], 0, 0)
-        m.done_pc[s], m.done_line[s] = m.ev_pc[head], m.ev_line[head]
+        write_done(m, trace)
         m.i_event_pop = not m.ev_retire[head]
         m.e_state = WRITE_RETIRE if m.ev_retire[head] else DECIDE
     elif state == WRITE_RETIRE:

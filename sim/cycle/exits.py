@@ -3,6 +3,7 @@
 from fluidnpu.hw.engine.exit_unit import ExitUnit
 from fluidnpu.hw.isa import EXIT_TABLE_BYTES, PC_INDEX_BITS
 
+from .addresses import settle
 from .bus import EXIT, wake
 from .state import NEVER, compiled
 
@@ -15,21 +16,26 @@ INDEX_BITS = PC_INDEX_BITS
 
 
 @compiled
+def logit_beats(m):
+    return (m.x_classes + m.bus_bytes - 1) // m.bus_bytes
+
+
+@compiled
 def begin_exit(m, desc, s):
     """Sequencer's action: hand the exit of slot ``s`` to the unit."""
     d = desc[m.entry[s]]
     program = m.pc[s] >> INDEX_BITS
     m.x_busy, m.x_slot, m.x_exit, m.x_last, m.x_program = 1, s, d.exit, d.last, program
-    m.x_logits = m.arena_base[s] + d.in_offset
-    m.x_table = m.program_base[program] + d.bias
+    m.x_table = d.bias
     m.x_classes = d.out_channels
+    m.x_logits = settle(m, (m.arena_base[s] + d.in_offset) // m.bus_bytes, logit_beats(m), 0)
     m.x_go_at = m.t + 1
 
 
 @compiled
-def _request(m, byte, count, tag):
+def _request(m, address, count, tag):
     q = m.q_count[EXIT]
-    m.q_addr[EXIT, q], m.q_n[EXIT, q], m.q_tag[EXIT, q] = byte // m.bus_bytes, count, tag
+    m.q_addr[EXIT, q], m.q_n[EXIT, q], m.q_tag[EXIT, q] = address, count, tag
     m.q_count[EXIT] = q + 1
 
 
@@ -47,11 +53,13 @@ def step_exit(m):
             wake(m, m.x_go_at)
     elif state == LOGITS:
         hit = m.x_tags_valid >> way & 1 and m.x_tag[way] == m.x_table and m.x_tag_program[way] == m.x_program
-        _request(m, m.x_logits, (m.x_classes + m.bus_bytes - 1) // m.bus_bytes, 0)
+        _request(m, m.x_logits, logit_beats(m), 0)
         m.x_state = RECEIVE if hit else TABLE
         m.next = t + 1
     elif state == TABLE:
-        _request(m, m.x_table, TABLE_BYTES // m.bus_bytes, 1)
+        beats = TABLE_BYTES // m.bus_bytes
+        address = (m.program_base[m.x_program] + m.x_table) // m.bus_bytes
+        _request(m, settle(m, address, beats, 0), beats, 1)
         m.x_tags_valid |= 1 << way
         m.x_tag[way], m.x_tag_program[way] = m.x_table, m.x_program
         m.x_state = RECEIVE_BOTH

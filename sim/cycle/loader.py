@@ -3,8 +3,9 @@
 from fluidnpu.hw.isa import NO_PRODUCER, PC_INDEX_BITS
 from fluidnpu.hw.load.fragment_window import FragmentWindow
 
+from .addresses import settle
 from .bus import STRIPE, form_bursts, outstanding, step_reader, wake
-from .state import compiled
+from .state import REST_STRIPES, compiled
 
 __all__ = ["loader_row", "step_stripes"]
 
@@ -47,6 +48,7 @@ def take_window(m, layer):
         end = min(layer.in_w, x_left + layer.stripe_pixels)
         m.l_addr += first * layer.in_pixel_beats
         m.l_row_beats = max(0, end - first) * layer.in_pixel_beats
+    m.l_addr = settle(m, m.l_addr, m.l_row_beats, layer.in_line_beats)
     m.l_to_window = 0
     m.l_window += 1
 
@@ -61,7 +63,7 @@ def next_row(m, layer, begins, rows_after, row_end, ends):
     if row_end and skipping:
         rows += layer.sy - layer.kh
     m.l_y_top += rows
-    m.l_addr += rows * layer.in_line_beats
+    m.l_addr = settle(m, m.l_addr + rows * layer.in_line_beats, m.l_row_beats, layer.in_line_beats)
     m.l_need += rows * layer.producer_nseg
     m.l_walking = not ends
     if begins:
@@ -86,6 +88,8 @@ def step_stripes(m, layer, taken):
     row_end = rows_after == 0
     ends = row_end and m.l_lines == (1 if begins else 0)
     request = m.l_walking and m.i_inside and m.i_there and not stop and m.i_request[c] != 0
+    if request:
+        m.loads |= 1 << REST_STRIPES
     step = m.l_walking and not stop and (not m.i_inside or request)
     offered = m.l_windows and not m.l_finished and t >= m.l_offer_at
     takes = offered and (not m.l_walking or (step and ends))

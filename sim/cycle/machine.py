@@ -10,9 +10,10 @@ from .engine import DEALING, DECIDE, REVOKE, sees_nothing_new, step_engine
 from .exits import COMPUTE, step_exit
 from .flow import flow_cycles, flow_on
 from .loader import loader_row, step_stripes
+from .memo import forget_start, pass_anchor
 from .post import job_taken, permit, post_ready, step_post, take_operands
 from .residual import residual_row, step_residual
-from .state import DESCRIPTOR, LAYER, MACHINE, NEVER, SECOND, compiled
+from .state import DESCRIPTOR, LAYER, MACHINE, NEVER, SECOND, compiled, entry, part
 from .weights import loader_levels, step_loader, step_streamer
 from .writer import step_writer, write_ready
 
@@ -67,7 +68,7 @@ def cause(m):
     return CONTROL if m.v_live else IDLE
 
 
-@compiled
+@part
 def step(m, layer, desc, flat, words, trace):
     """All registers, from cycle t to t + 1; ``next`` is the next cycle in which anything may happen."""
     m.next, m.flow = NEVER, 0
@@ -93,7 +94,16 @@ def step(m, layer, desc, flat, words, trace):
 
 
 @compiled
-def run_machine(m, desc, flat, words, trace, until, irq):
+def is_anchor(m):
+    """A step or block of the array begins, and the sequencer has nothing to do for the host."""
+    decided = m.x_state == COMPUTE and m.x_end == m.t
+    if not m.i_begin or m.e_state != DECIDE or not m.v_live or m.unaligned:
+        return False
+    return not (m.m_count or m.v_popped or m.k_forget or decided)
+
+
+@part
+def run_machine(m, raw, desc, flat, words, memo, trace, until, irq):
     """Run to cycle ``until`` (its registers are then those seen in it); returns why it stopped.
 
     AT_IRQ : a completion waits, if ``irq``; AT_EXIT : the exit unit needs its answer (x_top, x_spread) of cycle t;
@@ -101,6 +111,8 @@ def run_machine(m, desc, flat, words, trace, until, irq):
     """
     layer, second = desc[LAYER], desc[SECOND]
     known = False  # the levels of this cycle
+    jumps = len(memo.about) > 1
+    forget_start(memo)
     while m.t < until:
         if irq and m.c_level:
             return AT_IRQ
@@ -111,6 +123,8 @@ def run_machine(m, desc, flat, words, trace, until, irq):
         known = False
         if m.x_state == COMPUTE and m.x_end == m.t and not m.x_answered:
             return AT_EXIT
+        if jumps and is_anchor(m) and pass_anchor(m, raw, desc, flat, words, memo, trace, until):
+            continue
         m.steps += 1
         m.counter[cause(m)] += 1
         step(m, layer, desc, flat, words, trace)
@@ -131,9 +145,9 @@ def run_machine(m, desc, flat, words, trace, until, irq):
     return AT_CYCLE
 
 
-@compiled
-def run_flat(raw, flat, words, trace, until, irq):
+@entry
+def run_flat(raw, flat, words, memo, trace, until, irq):
     """`run_machine` of a machine (int64 [n]) and descriptors (int64 [places, fields]): to look through a record of
     hundreds of fields takes numba longer than many runs do."""
     desc = flat.reshape(flat.size).view(DESCRIPTOR)
-    return run_machine(raw.view(MACHINE)[0], desc, flat, words, trace, until, irq)
+    return run_machine(raw.view(MACHINE)[0], raw, desc, flat, words, memo, trace, until, irq)

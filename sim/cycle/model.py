@@ -1,13 +1,19 @@
 """The cycle model as an object: registers as the host writes them, time, events, counters."""
 
+import hashlib
+
 import numpy as np
 from fluidnpu.hw import isa
 
 from .machine import AT_CYCLE, AT_EXIT, AT_IRQ, FULL, run_flat
+from .segments import new_memo
 from .state import COMMANDS, COUNTERS, EVENT_FIELDS, new_descriptors, new_machine
 
 __all__ = ["CycleModel", "NotModelled"]
 
+MEMOS = 2  # kept for models to come
+_MEMOS = {}
+_NO_MEMO = new_memo(1, 1, 1)
 EVENT = np.dtype([(name, "i8") for name in EVENT_FIELDS])
 
 
@@ -23,11 +29,12 @@ class CycleModel:
     config : NpuConfig; settings : MemorySettings (in order, no jitter, no stalls, no errors; else NotModelled)
     memory : external memory, of which only descriptors are read here
     answer : function (slot, program, exit) -> (class, S) of an exit
+    jumps : go through what has been seen before without steps (memo.py); the result is the same
 
     Cycles as in RtlBench: a register written in cycle c is seen from cycle c + 1 on.
     """
 
-    def __init__(self, config, settings, memory, answer):
+    def __init__(self, config, settings, memory, answer, jumps=True):
         odd = settings.read_jitter or settings.write_jitter or settings.stalls or settings.errors
         if odd or settings.order != "in_order":
             raise NotModelled(f"memory {settings}: jitter, stalls, errors and orders are not modelled")
@@ -40,6 +47,9 @@ class CycleModel:
         self._flat = self._desc.view("i8").reshape(len(self._desc), -1)
         self._raw = self._machine.view("i8")
         self._trace = np.zeros((1 << 14, len(EVENT_FIELDS)), np.int64)
+        self._settings, self._jumps = settings, jumps
+        self._memory, self._programs = memory, {}
+        self._memo = None  # what is known of the programs in memory
         self._events, self._count = [], 0
         self.state = self._machine[0]
 
@@ -51,8 +61,12 @@ class CycleModel:
     def run(self, until, irq=False):
         """Go on to cycle ``until``, or to the first one in which a completion waits if ``irq``; True if so."""
         m = self.state
+        if m.t >= until:
+            return bool(irq and m.c_level)
+        if self._memo is None:
+            self._memo = self._known()
         while True:
-            reason = run_flat(self._raw, self._flat, self._words, self._trace, until, irq)
+            reason = run_flat(self._raw, self._flat, self._words, self._memo, self._trace, until, irq)
             if reason == AT_CYCLE:
                 return bool(irq and m.c_level)
             if reason == AT_IRQ:
@@ -93,15 +107,49 @@ class CycleModel:
         """Name -> value, before this cycle."""
         return dict(zip(COUNTERS, self.state.counter.tolist(), strict=True))
 
+    # --- the memo -------------------------------------------------------------------------------------------------
+
+    def _forget(self):
+        """Programs change: other descriptors are behind the same operations from now on."""
+        m = self.state
+        self._memo = None
+        self._jumps &= not m.v_live  # samples of the old one may go on
+        if not m.v_live:
+            m.e_leader_pc = m.n_pc = -1
+
+    def _known(self):
+        """The memo for the configuration, memory and programs of this model; models share them."""
+        if not self._jumps:
+            return _NO_MEMO
+        programs = []
+        for index, (base, ops) in sorted(self._programs.items()):
+            content = self._memory[base : base + ops * isa.DESCRIPTOR_BYTES].tobytes()
+            programs.append((index, base, ops, hashlib.sha256(content).digest()))
+        key = self.config, repr(self._settings), tuple(programs)
+        if key not in _MEMOS:
+            while len(_MEMOS) >= MEMOS:
+                del _MEMOS[next(iter(_MEMOS))]
+            _MEMOS[key] = new_memo()
+        _MEMOS[key] = _MEMOS.pop(key)  # the latest
+        return _MEMOS[key]
+
+    def memory_written(self, address, count):
+        """The host writes ``count`` bytes to memory."""
+        for base, ops in self._programs.values():
+            if address < base + ops * isa.DESCRIPTOR_BYTES and base < address + count:
+                self._forget()
+
     # --- registers, written in the cycle before the present one ---------------------------------------------------
 
     def write_program(self, index, name, value):
         """PROGRAM_BASE, _BYTES, _OPS."""
         m = self.state
+        self._forget()
         if name == "BASE":
             m.program_base[index] = value // self.config.bus_bytes * self.config.bus_bytes
         elif name == "OPS":
             m.program_ops[index] = value
+        self._programs[index] = int(m.program_base[index]), int(m.program_ops[index])
         m.k_forget |= 1 << index
 
     def write_control(self, value):

@@ -7,7 +7,7 @@ from fluidnpu.hw.post.residual_buffer import ResidualBuffer
 
 from .array import BLOCKS
 from .bus import wake
-from .state import NEVER, compiled
+from .state import DRAINS, NEVER, compiled
 
 __all__ = ["job_taken", "permit", "post_ready", "step_post", "take_operands"]
 
@@ -90,6 +90,7 @@ def end_chunk(m, residual, tile_ends):
 @compiled
 def take_tile(m, context):
     """The epilogue begins with a tile."""
+    m.loads |= 1 << DRAINS
     m.p_residual, m.p_context = m.t_residual[context], context
     m.p_channels, m.p_chunk_byte = m.t_channels[context], 0
     m.p_cols = m.pes >> (m.t_kr[context] + m.t_kd[context])

@@ -10,7 +10,7 @@ __all__ = ["RegisterFile"]
 
 SLAVE_ERROR = 2
 MOST_OPCODE = 255  # a larger doorbell value counts as this one, which is no opcode
-_COMPLETION_WORDS = isa.COMPLETION_WORDS
+_OF_MODEL = ("STATUS", "COMMAND_FREE", "COMPLETION_LEVEL")  # what a read has to run the model for
 
 
 class RegisterFile:
@@ -27,6 +27,7 @@ class RegisterFile:
         self._arguments = [0] * isa.COMMAND_WORDS
         self._control = 0
         self._overflow = False
+        self._completion = None  # words of the oldest one
         self.latched = dict.fromkeys(isa.COUNTERS, 0)
         self._cycle_high = 0
         self._programs = {}
@@ -45,32 +46,42 @@ class RegisterFile:
         register, index = self._places.get(address, (None, 0))
         return (register.name, index) if register is not None and access in register.access else (None, 0)
 
+    def _holds(self, cycle, condition):
+        """Whether ``condition()`` holds in a cycle; it is one that only the host can end."""
+        if not condition():
+            self.model.run(cycle)
+        return bool(condition())
+
+    def _waits(self):
+        return self.model.state.c_level
+
     def write(self, cycle, address, value):
         name, i = self._place(address, "w")
         model = self.model
-        model.run(cycle)
-        refused = (
+        if name == "ARGUMENT":  # nothing sees it before the doorbell
+            self._arguments[i] = value
+            return 0, value
+        if (
             name is None
-            or (name == "DOORBELL" and not model.command_free())
-            or (name == "COMPLETION_POP" and model.completion() is None)
-        )
-        if name == "COUNTER_LATCH":
-            self.latched = model.counters()
-        model.run(cycle + 1)
-        if refused:
+            or (name == "DOORBELL" and not self._holds(cycle, model.command_free))
+            or (name == "COMPLETION_POP" and not self._holds(cycle, self._waits))
+        ):
             self._overflow |= name == "DOORBELL"
             return SLAVE_ERROR, value
+        if name == "COUNTER_LATCH":
+            model.run(cycle)
+            self.latched = model.counters()
+        model.run(cycle + 1)
         if name == "CONTROL":
             self._control = value & 7
             model.write_control(value)
         elif name == "STATUS":
             self._overflow &= not value >> 3 & 1
-        elif name == "ARGUMENT":
-            self._arguments[i] = value
         elif name == "DOORBELL":
             model.queue_command(min(value, MOST_OPCODE), self._arguments)
         elif name == "COMPLETION_POP":
             model.pop()
+            self._completion = None
         elif name.startswith("PROGRAM_"):
             if name == "PROGRAM_BASE":
                 value -= value % model.config.bus_bytes
@@ -86,9 +97,10 @@ class RegisterFile:
         if name is not None and name.startswith("SLOT_"):  # the slot table answers a cycle later
             model.run(cycle - 1)
             return 0, self._slot(name, i)
-        model.run(cycle)
         if name is None:
             return SLAVE_ERROR, 0
+        if name in _OF_MODEL or (name == "COMPLETION" and not self._waits()):
+            model.run(cycle)
         return 0, self._value(name, i, cycle)
 
     def _value(self, name, i, cycle):
@@ -111,8 +123,10 @@ class RegisterFile:
         if name == "ARGUMENT":
             return self._arguments[i]
         if name == "COMPLETION":
-            fields = self.model.completion()
-            return 0 if fields is None else isa.encode(isa.COMPLETION_FIELDS, fields, _COMPLETION_WORDS, name)[i]
+            if self._completion is None and self._waits():
+                fields = self.model.completion()
+                self._completion = isa.encode(isa.COMPLETION_FIELDS, fields, isa.COMPLETION_WORDS, name)
+            return self._completion[i] if self._completion else 0
         if name == "COMPLETION_LEVEL":
             return int(m.c_level)
         if name in ("COUNTER_LOW", "COUNTER_HIGH"):

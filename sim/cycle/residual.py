@@ -3,9 +3,10 @@
 from fluidnpu.hw.isa import NO_PRODUCER, PC_INDEX_BITS
 from fluidnpu.hw.load.fragment_window import FragmentWindow
 
+from .addresses import settle
 from .bus import RESIDUAL as CLIENT
 from .bus import form_bursts, outstanding, step_reader, wake
-from .state import LAYER, SECOND, compiled
+from .state import LAYER, OPERANDS, REST_OPERANDS, SECOND, compiled
 
 __all__ = ["residual_row", "step_residual"]
 
@@ -34,7 +35,15 @@ def residual_row(m, announced, layer):
 
 
 @compiled
-def take_window(m, layer):
+def run_address(m, layer, address, whole, used):
+    """What counts of the address of a run."""
+    if whole:
+        return settle(m, address, m.n_row_beats, layer.res_line_beats)
+    return settle(m, address, used, layer.res_line_beats | layer.res_pixel_beats)
+
+
+@compiled
+def take_window(m, layer, whole, used):
     """The lines of the next fragment; addresses in beats."""
     context, i = m.n_context, m.n_window
     m.n_slot, m.n_lines = m.f_slot[context, i], m.f_lines[context, i]
@@ -49,20 +58,21 @@ def take_window(m, layer):
         m.n_width = pixels
         m.n_addr += first * layer.res_pixel_beats
     m.n_row_beats = pixels * layer.res_pixel_beats
+    m.n_addr = run_address(m, layer, m.n_addr, whole, used)
     m.n_run, m.n_pixels = m.n_addr, m.n_width
     m.n_walking = 1
     m.n_window += 1
 
 
 @compiled
-def walk(m, layer, whole):
+def walk(m, layer, whole, used):
     """Registers after a run was asked for; returns that the fragment's last one was."""
-    m.n_run += layer.res_pixel_beats
+    m.n_run = run_address(m, layer, m.n_run + layer.res_pixel_beats, whole, used)
     line_ends = whole or m.n_pixels == 1
     ends = line_ends and m.n_lines == 1
     m.n_pixels -= 1
     if line_ends:
-        m.n_addr += layer.res_line_beats
+        m.n_addr = run_address(m, layer, m.n_addr + layer.res_line_beats, whole, used)
         m.n_run = m.n_addr
         m.n_need += layer.res_producer_nseg
         m.n_lines -= 1
@@ -78,6 +88,7 @@ def step_fsm(m, desc, drop, complete, used):
     begin = False
     if state == IDLE:
         if m.n_pending and not m.i_revoke:
+            m.loads |= 1 << OPERANDS
             desc[SECOND] = desc[LAYER]
             m.n_pc, m.n_context, m.n_fragments = m.e_leader_pc, m.e_context, m.e_fragments
             m.n_chunk_first = 0
@@ -143,9 +154,11 @@ def step_residual(m, desc, taken):
     complete = m.n_finished and not m.n_walking and not busy
     walking = m.n_walking
     step_reader(m, c, taken == c, drop, request, m.n_run, beats, 0, m.i_beat == c and m.i_last != 0)
-    ends = request and walk(m, layer, whole)
+    if request:
+        m.loads |= 1 << REST_OPERANDS
+    ends = request and walk(m, layer, whole, used)
     if offered and (not walking or ends):
-        take_window(m, layer)
+        take_window(m, layer, whole, used)
         m.n_offer_at = t + (SEGMENT_LATENCY if layer.nseg > 1 else WHOLE_LATENCY)
         m.n_finished = m.n_window >= m.n_fragments
         m.next = t + 1

@@ -19,8 +19,8 @@ from fluidnpu.hw.tile import PARAMETER_BYTES, RMW_DISTANCE
 from ..verilator import build_root
 
 __all__ = [
-    "CACHE", "COMMANDS", "COUNTER", "COUNTERS", "DESCRIPTOR", "EVENT_FIELDS", "LAYER", "MACHINE", "NEVER",
-    "RING", "SECOND", "compiled", "new_descriptors", "new_machine",
+    "CACHE", "COMMANDS", "CONFIGURATION", "COUNTER", "COUNTERS", "DESCRIPTOR", "EVENT_FIELDS", "LAYER", "MACHINE",
+    "NEVER", "PROGRAMS", "RING", "SCRATCH", "SECOND", "compiled", "entry", "new_descriptors", "new_machine", "part",
 ]  # fmt: skip
 
 NEVER = 1 << 60
@@ -31,8 +31,14 @@ EVENT_FIELDS = ("cycle", "source", "kind", "slot", "pc", "line", "data", "data2"
 COUNTERS = isa.COUNTERS
 COUNTER = {name: i for i, name in enumerate(COUNTERS)}
 
-# Places in the array of descriptors: cached, of the dealt tile, of the tile that the residual loader works on
-CACHE, LAYER, SECOND = 0, SLOTS + 1, SLOTS + 2
+# Long counts (counts.py): steps of the c-tile; beats to ask for of weights, second operands, stripes; weight beats to
+# take from the FIFO; channels that the array, the weight loader, the epilogue have to do; beats of a pixel that the
+# writer, the residual loader have to do; c-tiles done; lines
+STEPS, REST, REST_OPERANDS, REST_STRIPES, FETCH, LEFT, LOADS, DRAINS, WRITES, OPERANDS, CTILES, LINES = range(12)
+COUNTS = 12
+
+# Places in the array of descriptors: cached, of the dealt tile, of the tile that the residual loader works on, none
+CACHE, LAYER, SECOND, SCRATCH = 0, SLOTS + 1, SLOTS + 2, SLOTS + 3
 _VARIANT = ("log2_kr", "log2_kd", "max_lines", "stripe_lines", "weights", "words", "weight_beats")
 
 
@@ -47,7 +53,11 @@ def _cache_folder():
 
 
 numba.config.CACHE_DIR = str(_cache_folder())
-compiled = functools.partial(numba.njit, cache=True, error_model="numpy")
+numba.config.LOOP_VECTORIZE = numba.config.SLP_VECTORIZE = 0  # short loops: it takes long to compile and gains nothing
+compiled = functools.partial(numba.njit, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# Of functions with one caller: LLVM looks at the whole code below a function again for each level of calls
+part = functools.partial(compiled, inline="always")
+entry = functools.partial(numba.njit, error_model="numpy", cache=True)  # what Python calls
 
 
 def _descriptor_dtype():
@@ -57,17 +67,22 @@ def _descriptor_dtype():
 
 DESCRIPTOR = _descriptor_dtype()
 
+CONFIGURATION = tuple(
+    """
+    t pes lanes max_stack slots bus_bytes post_lanes in_flight burst_beats page_beats programs trackers contexts update
+    operand wpb exits read_latency write_latency beats_per_256 burst_overhead
+""".split()
+)  # and time
+
 _FIELDS = (
-    # configuration
-    ((), """
-    t steps next flow trouble pes lanes max_stack slots bus_bytes post_lanes in_flight
-    burst_beats page_beats programs trackers contexts update operand wpb exits
-    read_latency write_latency beats_per_256 burst_overhead
+    # the model itself: loads are long counts that were set anew, visits those of the descriptor cache
+    ((), f"""
+    {' '.join(CONFIGURATION)} steps next flow trouble loads visits unaligned
     """
     # memory
     """
     ar_valid ar_client ar_beats reads_head reads_count r_shown r_client r_last r_open r_left r_start r_credit
-    r_credit_at awready wready w_credit w_blocked aw_count wlast_count matched b_head b_shown
+    r_credit_at awready wready w_credit w_blocked aw_count wlast_count matched b_head b_waiting b_shown
     """
     # weight streamer and loader
     """
@@ -95,8 +110,9 @@ _FIELDS = (
     # output writer
     """
     o_tiles o_tile_head o_index o_chunk_first o_offer_at o_state o_busy o_trial s_address s_line_address s_run s_left
-    s_runs_left s_runs s_run_beats s_run_pitch s_line_pitch s_lines s_slot s_context s_pc s_line s_complete s_staged
-    s_done s_retire s_half s_chunk_end q_beats q_staged q_slot q_context q_pc q_line q_done q_retire q_half q_chunk_end
+    s_runs_left s_runs s_run_beats s_run_pitch s_line_pitch s_lines
+    s_staged
+    s_done s_retire s_half s_chunk_end q_beats q_staged q_done q_retire q_half q_chunk_end
     o_staged o_aw o_resp_head o_resp o_send_head o_send o_beat o_valid1 o_last1 o_ready o_ready_head o_events
     o_event_head
     """
@@ -114,7 +130,7 @@ _FIELDS = (
     """
     e_state e_seen e_chosen e_scan_exit e_scan_end e_leader e_mask e_previous e_announced e_context e_half e_members
     e_outstanding e_dropping e_undo e_before e_leader_pc e_fragments e_rigid e_unstacked
-    e_count
+    e_count w_context w_index w_line
     v_live v_posted v_runnable v_ride v_leave v_cancelled v_failed v_finished v_decided v_known v_next v_pending
     v_pending_runnable v_pending_ride v_group v_popped
     d_state d_index d_count d_slot d_line d_row d_seg d_sub d_used d_stripe d_got d_fresh d_variant d_target d_scan
@@ -136,7 +152,7 @@ _FIELDS = (
     """),
     ((2,), "n_free n_full n_read_at"),
     ((2,), "p_drained_at a_pending a_missing a_drain_at a_drain_last a_read_end p_free chunk_half chunk_last "
-    "chunk_complete ev_slot ev_context ev_done ev_pc ev_line ev_retire"),
+    "chunk_complete ev_done ev_retire"),
     ((4,), "x_tag x_tag_program o_tile post_tile p_end_at"),
     ((CLIENTS,), "r_rest r_rest_addr r_rest_beats r_rest_tag r_off r_off_beats r_off_last r_off_tag r_records "
     "r_rec_head i_formed i_formed_beats i_request q_count"),
@@ -145,7 +161,7 @@ _FIELDS = (
     ((RING,), "reads_client reads_beats reads_ready w_ready"),
     ((16,), "v_end_at v_end_last"),
     ((64,), "p_out_at p_out_half p_out_last p_out_complete p_rows_at p_rows_step p_rows_left p_rows_beats"),
-    ((128,), "resp_slot resp_context resp_done resp_pc resp_line resp_retire send_beats send_half send_end"),
+    ((128,), "resp_done resp_retire send_beats send_half send_end"),
     ((PROGRAMS,), "program_base program_ops"),
     ((SLOTS,), "order priority pending_priority pc line row seg done_pc done_line op entry arena_base arena_bytes "
     "exit_mask tiles tag res_exit res_top res_spread res_stamp chosen"),
@@ -175,8 +191,8 @@ MACHINE = _machine_dtype()
 
 
 def new_descriptors():
-    """Array of descriptor records: the cache, the dealt tile's, the one of second operands."""
-    return np.zeros(SECOND + 1, DESCRIPTOR).view(np.recarray)
+    """Array of descriptor records: the cache, the dealt tile's, the one of second operands, one to look at."""
+    return np.zeros(SCRATCH + 1, DESCRIPTOR).view(np.recarray)
 
 
 def new_machine(config, memory):
@@ -197,7 +213,7 @@ def new_machine(config, memory):
     m.r_credit = m.w_credit = 256
     m.awready = m.wready = 1
     m.wl_ahead = m.a_taps = 1
-    m.e_seen = -1
+    m.e_seen = m.e_leader_pc = m.n_pc = -1
     m.ws_space = config.weight_fifo_beats
     m.p_free[:] = m.n_free[:] = 1
     m.c_unreserved = config.completion_entries

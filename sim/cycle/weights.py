@@ -1,14 +1,16 @@
 """Weight streamer (hw/load/weight_streamer.py) and weight loader (hw/array/weight_loader.py)."""
 
-from fluidnpu.hw.isa import Op
+from fluidnpu.hw.isa import PC_INDEX_BITS, Op
 from fluidnpu.hw.tile import PARAMETER_BYTES
 
+from .addresses import settle
 from .bus import WEIGHT, form_bursts, step_reader, wake
-from .state import compiled
+from .state import REST, compiled
 
 __all__ = ["beats_to_end", "loader_levels", "step_loader", "step_streamer"]
 
 BYTES = PARAMETER_BYTES
+INDEX_BITS = PC_INDEX_BITS
 CONV, POOL = int(Op.CONV), int(Op.POOL)
 
 
@@ -150,12 +152,14 @@ def step_streamer(m, layer, taken):
     if m.i_start:
         m.ws_running = 1 - running
     if request:
+        m.loads |= 1 << REST
         m.ws_waiting = 0
         m.ws_handed = 1
     v = m.d_variant
     if m.i_announce:
-        m.ws_wait_addr = (m.program_base[m.e_leader_pc >> 14] + layer.weights[v]) // m.bus_bytes
         m.ws_wait_beats = layer.weight_beats[v]
+        address = (m.program_base[m.e_leader_pc >> INDEX_BITS] + layer.weights[v]) // m.bus_bytes
+        m.ws_wait_addr = settle(m, address, m.ws_wait_beats, 0)
         m.ws_waiting = m.ws_wait_beats != 0
     if m.i_revoke:
         m.ws_waiting = 0

@@ -3,8 +3,9 @@
 
 from fluidnpu.hw.memory.beat_sender import BeatSender
 
+from .addresses import settle
 from .bus import wake
-from .state import compiled
+from .state import WRITES, compiled
 
 __all__ = ["step_writer", "write_ready"]
 
@@ -21,6 +22,13 @@ def write_ready(m):
 
 
 @compiled
+def settle_run(m, address):
+    """What counts of the address of a run, of the next ones and of those of the next lines."""
+    pitches = (m.s_run_pitch if m.s_runs > 1 else 0) | m.s_line_pitch
+    return settle(m, address, m.s_run_beats, pitches)
+
+
+@compiled
 def offer_runs(m):
     """The runs of the present fragment go to the splitter."""
     context = m.o_tile[m.o_tile_head]
@@ -32,20 +40,16 @@ def offer_runs(m):
     whole = used == m.t_pixel_beats[context]
     first_pixel = m.f_seg[context, i] * m.t_seg_w[context]
     pixels = min(m.t_out_w[context] - first_pixel, m.t_seg_w[context])
-    address = m.t_offset[context] // bus + m.o_chunk_first + m.arena_base[slot] // bus
+    address = m.t_offset[context] + m.o_chunk_first + m.arena_base[slot] // bus
     address += m.f_row[context, i] * m.t_line_beats[context] + first_pixel * m.t_pixel_beats[context]
-    after = m.f_line[context, i] + m.f_lines[context, i]
-    complete = after == m.t_lines[context]
     last_index = i + 1 >= m.t_fragments[context]
     chunk_last = m.chunk_last[m.p_chunk_head & 1]
     m.o_busy = 1
-    m.s_address = m.s_line_address = m.s_run = address
     m.s_line_pitch, m.s_run_pitch = m.t_line_beats[context], m.t_pixel_beats[context]
     m.s_lines = m.f_lines[context, i]
     m.s_runs = m.s_runs_left = 1 if whole else pixels
     m.s_run_beats = m.s_left = (pixels if whole else 1) * used
-    m.s_slot, m.s_context = slot, context
-    m.s_pc, m.s_line, m.s_complete = m.t_pc[context], m.f_line[context, i] + 1, complete
+    m.s_address = m.s_line_address = m.s_run = settle_run(m, address)
     m.s_done = chunk_last
     m.s_retire = last_index and chunk_last
     m.s_half, m.s_chunk_end = m.chunk_half[m.p_chunk_head & 1], last_index
@@ -57,6 +61,7 @@ def offer_runs(m):
         m.p_chunk_head += 1
         m.p_chunks -= 1
         if chunk_last:
+            m.loads |= 1 << WRITES
             m.o_tile_head = (m.o_tile_head + 1) & 3
             m.o_tiles -= 1
     m.o_state = FETCH
@@ -66,19 +71,18 @@ def offer_runs(m):
 @compiled
 def split_burst(m, allowed, run_ends, line_ends, ends):
     """The splitter's registers after a burst."""
-    m.s_address += allowed
     m.s_left -= allowed
+    m.s_address = settle(m, m.s_address + allowed, m.s_left, 0)
     if run_ends:
-        m.s_run += m.s_run_pitch
+        m.s_run = settle_run(m, m.s_run + m.s_run_pitch)
         m.s_address = m.s_run
         m.s_left = m.s_run_beats
         m.s_runs_left -= 1
     if line_ends:
-        m.s_line_address += m.s_line_pitch
+        m.s_line_address = settle_run(m, m.s_line_address + m.s_line_pitch)
         m.s_address = m.s_run = m.s_line_address
         m.s_runs_left = m.s_runs
         m.s_lines -= 1
-        m.s_line += 1
     if ends:
         m.o_busy = 0
 
@@ -137,9 +141,7 @@ def step_writer(m):
     if b_taken:
         if m.resp_done[head] or m.resp_retire[head]:
             place = (m.o_event_head + m.o_events) & 1
-            m.ev_slot[place], m.ev_context[place] = m.resp_slot[head], m.resp_context[head]
             m.ev_done[place], m.ev_retire[place] = m.resp_done[head], m.resp_retire[head]
-            m.ev_pc[place], m.ev_line[place] = m.resp_pc[head], m.resp_line[head]
             m.o_events += 1
         m.o_resp_head += 1
         m.o_resp -= 1
@@ -175,9 +177,7 @@ def step_writer(m):
         m.o_aw -= 1
     if judged:
         tail = (m.o_resp_head + m.o_resp) & 127
-        m.resp_slot[tail], m.resp_context[tail] = m.q_slot, m.q_context
         m.resp_done[tail], m.resp_retire[tail] = m.q_done, m.q_retire
-        m.resp_pc[tail], m.resp_line[tail] = m.q_pc, m.q_line
         m.o_resp += 1
         tail = (m.o_send_head + m.o_send) & 127
         m.send_beats[tail], m.send_half[tail], m.send_end[tail] = m.q_beats, m.q_half, m.q_chunk_end
@@ -192,9 +192,7 @@ def step_writer(m):
         line_ends = run_ends and m.s_runs_left <= 1
         ends = line_ends and m.s_lines <= 1
         m.q_beats = m.s_left if run_ends else allowed
-        complete = m.s_complete and ends
-        m.q_slot, m.q_context, m.q_half, m.q_staged = m.s_slot, m.s_context, m.s_half, m.s_staged
-        m.q_pc, m.q_line = m.s_pc + complete, 0 if complete else m.s_line
+        m.q_half, m.q_staged = m.s_half, m.s_staged
         m.q_done, m.q_retire, m.q_chunk_end = m.s_done and line_ends, m.s_retire and ends, m.s_chunk_end and ends
     runs_ready = not m.o_busy or ends
     offers = m.o_state == OFFER and m.i_chunk and t >= m.o_offer_at and runs_ready

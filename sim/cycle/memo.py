@@ -1,0 +1,345 @@
+"""What the machine did from one state to the next, remembered: the model runs through what it has seen without steps.
+
+A *node* is a key (canonical.py) of a cycle in which a step of the array begins while the sequencer has nothing to do. A
+*segment* leads from a node to the next: its cycles, its events, what it adds to counters, counts and frame. A segment
+holds wherever the machine comes to the same node again, in another tile, in another layer of the same shape, of another
+sample, as long as no long count falls below its limit; where one does, those counts are part of what the segment is
+looked up by. Where the descriptor cache looked for something, so are its *surroundings*: the cycle modulo slots, what
+the cache holds and the next operations' shapes. (Memoised simulation: Schnarr and Larus, FastSim, ASPLOS 1998.)
+
+No segment holds a command, the result of an exit or a completion: those depend on what is in no key.
+"""
+
+import numpy as np
+from fluidnpu.hw.isa import ArrayEvent, EngineEvent
+
+from .canonical import exchange, written
+from .counts import LONG, tidy
+from .held import put_held
+from .interned import clear, fits, intern
+from .layout import CONTEXT, FRAME, HELD, KEY_WORDS, PC
+from .segments import (
+    ABSENT,
+    AHEAD,
+    AROUND,
+    AT,
+    CHANGES,
+    CONTEXTS,
+    COUNTED,
+    COUNTERS_THEN,
+    COUNTS_NOW,
+    CYCLES,
+    ENTRIES,
+    EVENT,
+    EVENT_COUNT,
+    EVENTS,
+    FIRST_EVENT,
+    FLIPS,
+    FROM_CONTEXT,
+    FROM_CTILES,
+    FROM_LINES,
+    FROM_PC,
+    HELD_THEN,
+    HINT,
+    KEY_COUNTS,
+    LAYER_PC,
+    LIMITS_NOW,
+    LOOKS,
+    MASK,
+    MISSED,
+    MOST_WORDS,
+    NEAR,
+    NODE,
+    OPERATIONS,
+    PLACES,
+    PLAIN_ONE,
+    SEGMENTS,
+    SET,
+    SINCE,
+    TAKEN,
+    TARGET,
+    VISITS,
+    WORDS,
+    WRITTEN,
+    fitting,
+    put_entries,
+    segment_place,
+    surroundings,
+)  # fmt: skip
+from .state import COUNTERS, COUNTS, CTILES, EVENT_FIELDS, LINES, NEVER, compiled, part
+
+__all__ = ["forget_start", "pass_anchor"]
+
+ENGINE = 0
+COMMAND, EXIT_RESULT, RELEASE, DEAL, START, RETIRE, FRAGMENT, DONE, JUMP, EXIT_START = (
+    int(EngineEvent[n]) for n in "COMMAND EXIT_RESULT RELEASE DEAL START RETIRE FRAGMENT DONE JUMP EXIT_START".split()
+)
+TILE, CTILE = int(ArrayEvent.TILE), int(ArrayEvent.CTILE)
+
+
+SPARE = 64  # shapes that one anchor may find
+
+
+@compiled
+def forget_start(memo):
+    """The segment under way is not one: somebody looked at, or changed, the machine."""
+    memo.meta[AT] = -1
+
+
+@part
+def _make_room(memo):
+    """Empty everything if something is nearly full."""
+    meta = memo.meta
+    room = PLACES * meta[SEGMENTS] + 1 < len(memo.table) and meta[WORDS] + MOST_WORDS <= len(memo.segments)
+    room = room and fits(memo.nodes, KEY_WORDS)
+    room = room and fits(memo.held, KEY_WORDS) and fits(memo.around, KEY_WORDS)
+    room = room and memo.shapes.store.used[0] + SPARE < len(memo.shapes.store.rows)
+    if not room:
+        clear(memo.nodes)
+        clear(memo.held)
+        clear(memo.around)
+        clear(memo.shapes.store)
+        memo.shapes.known[:] = 0
+        memo.table[:] = 0
+        memo.about[:] = 0
+        meta[SEGMENTS] = meta[WORDS] = meta[EVENTS] = 0
+        meta[AT] = -1
+
+
+@part
+def _segment(m, memo, desc, flat, words, node, frame, counts, cycles):
+    """(segment that leads on from a node, how often it is to be taken within ``cycles``); -1: it is not known."""
+    memo.meta[MISSED] = 0
+    s, times = fitting(memo, node, ABSENT, counts, cycles)
+    if s < 0 and memo.about[node, LOOKS]:
+        missed = memo.meta[MISSED]
+        for near in (True, False):
+            around = surroundings(m, memo, desc, flat, words, node, frame, near)
+            if s < 0 and around != ABSENT:
+                memo.meta[MISSED] = 0
+                s, times = fitting(memo, node, around, counts, cycles)
+                missed |= memo.meta[MISSED]
+        memo.meta[MISSED] = missed
+    return s, times
+
+
+@compiled
+def _repeat_events(m, memo, s, trace, frame, counts):
+    """The segment's events from this cycle on, with the present contexts, operations, lines and c-tiles."""
+    words = memo.segments
+    contexts, operations = m.contexts, frame[PC] - words[s + FROM_PC]
+    shift = frame[CONTEXT] - words[s + FROM_CONTEXT] + contexts
+    lines, ctiles = words[s + FROM_LINES] - counts[LINES], counts[CTILES] - words[s + FROM_CTILES]
+    n, first = m.n_events, words[s + EVENT]
+    for e in range(first, first + words[s + EVENT_COUNT]):
+        for f in range(len(EVENT_FIELDS)):
+            trace[n, f] = memo.events[e, f]
+        trace[n, 0] += m.t
+        kind = trace[n, 2]
+        if trace[n, 1] != ENGINE:
+            trace[n, 5] = (trace[n, 5] + shift) % contexts
+            if kind == CTILE:
+                trace[n, 6] += ctiles
+            elif kind == TILE:
+                ctiles = 0
+        else:
+            if kind in (FRAGMENT, DONE, DEAL, JUMP, EXIT_START):
+                trace[n, 4] += operations
+            if kind in (FRAGMENT, DONE):
+                trace[n, 5] += lines
+            elif kind in (DEAL, START, RETIRE):
+                trace[n, 5] = (trace[n, 5] + shift) % contexts
+        n += 1
+    m.n_events = n
+
+
+@compiled
+def _take(m, memo, s, times, frame, counts):
+    """Cycle, counters, frame and counts behind a segment."""
+    words = memo.segments
+    m.t += times * words[s + CYCLES]
+    entry = s + ENTRIES + words[s + KEY_COUNTS]
+    for _ in range(words[s + CHANGES]):
+        if words[entry + 1] == SET:
+            counts[words[entry]] = words[entry + 2]
+        else:
+            counts[words[entry]] -= times * words[entry + 2]
+        entry += 4
+    for _ in range(words[s + COUNTED]):
+        m.counter[words[entry]] += times * words[entry + 1]
+        entry += 2
+    if words[s + AROUND] != ABSENT:
+        frame[HELD] = words[s + HELD_THEN]
+        frame[PC] += words[s + OPERATIONS]
+    flips = words[s + FLIPS]
+    if times & 1 and flips:
+        for f in range(HELD + 1, CONTEXT):
+            frame[f] ^= flips >> f & 1
+    if words[s + CONTEXTS]:
+        frame[CONTEXT] = (frame[CONTEXT] + times * words[s + CONTEXTS]) % m.contexts
+
+
+@part
+def _walk(m, memo, desc, flat, words, trace, node, until):
+    """Follow segments from ``node`` at this cycle; returns the node that it comes to. Of the registers only the cycle,
+    counters and events are kept up to date; frame and counts in ``now``."""
+    frame, counts = memo.now[:FRAME], memo.now[COUNTS_NOW:LIMITS_NOW]
+    while True:
+        s, times = _segment(m, memo, desc, flat, words, node, frame, counts, until - m.t)
+        if times == 0:
+            return node
+        if memo.segments[s + EVENT_COUNT]:
+            if m.n_events + memo.segments[s + EVENT_COUNT] > len(trace):
+                return node
+            _repeat_events(m, memo, s, trace, frame, counts)
+        _take(m, memo, s, times, frame, counts)
+        memo.meta[TAKEN] += 1
+        node = np.int64(memo.segments[s + TARGET])
+
+
+@compiled
+def _shared_pc(m):
+    pc = -1
+    for s in range(m.slots):
+        if m.v_live >> s & 1:
+            pc = m.pc[s]
+    return pc
+
+
+@part
+def _begin(m, memo, node):
+    """A segment begins at a node in this cycle."""
+    meta, start = memo.meta, memo.start
+    meta[AT], meta[SINCE], meta[FIRST_EVENT], meta[VISITS] = node, m.t, m.n_events, m.visits
+    meta[LAYER_PC] = _shared_pc(m)
+    m.loads = 0
+    for i in range(COUNTERS_THEN):
+        start[i] = memo.now[i]
+    for i in range(len(COUNTERS)):
+        start[COUNTERS_THEN + i] = m.counter[i]
+
+
+@compiled
+def _changes(m, memo, node):
+    """(mask, sets) of the segment to ``node``: counts by which it has to be looked up, counts that it sets; limits of
+    the others hold."""
+    words, rows = memo.nodes.words, memo.nodes.rows
+    first, last = rows[memo.meta[AT], 0], rows[node, 0]
+    short = sets = 0
+    same_layer = memo.meta[LAYER_PC] == _shared_pc(m)
+    for j in range(COUNTS):
+        bit = 1 << j
+        loaded = m.loads & bit
+        if words[first + j] != LONG:
+            sets |= bit
+        elif memo.start[LIMITS_NOW + j] == -NEVER:
+            sets |= loaded
+        elif loaded or words[last + j] != LONG or (j == LINES and not same_layer):
+            short |= bit
+    missed = memo.meta[MISSED]
+    if missed and not short & ~missed:
+        short = missed
+    if short:
+        memo.about[memo.meta[AT], HINT] = short
+    return short, sets | short
+
+
+@part
+def _reach(m, memo, desc, flat, words, looked):
+    """The surroundings that the segment under way depends on."""
+    if not looked:
+        return ABSENT
+    start, meta = memo.start, memo.meta
+    memo.about[meta[AT], LOOKS] = 1
+    furthest = max(m.e_leader_pc, m.k_pc if m.k_state else 0)
+    for s in range(m.slots):
+        if m.v_live >> s & 1:
+            furthest = max(furthest, m.pc[s])
+    t = m.t
+    m.t = meta[SINCE]
+    around = ABSENT
+    if furthest < start[PC] + AHEAD:
+        around = surroundings(m, memo, desc, flat, words, meta[AT], start, True)
+    if around == ABSENT:
+        around = surroundings(m, memo, desc, flat, words, meta[AT], start, False)
+    m.t = t
+    return around
+
+
+@part
+def _end(m, memo, desc, flat, words, trace, node):
+    """The segment under way ends at ``node``: remember it."""
+    meta, start, now = memo.meta, memo.start, memo.now
+    count = m.n_events - meta[FIRST_EVENT]
+    if meta[EVENTS] + count > len(memo.events):
+        return
+    for e in range(meta[FIRST_EVENT], m.n_events):
+        if trace[e, 1] == ENGINE and trace[e, 2] in (COMMAND, EXIT_RESULT, RELEASE):
+            return
+    around = _reach(m, memo, desc, flat, words, m.visits != meta[VISITS] or now[PC] != start[PC])
+    mask, sets = _changes(m, memo, node)
+    counts = start[COUNTS_NOW:LIMITS_NOW]
+    known, place = segment_place(memo, meta[AT], around, mask, counts)
+    if known >= 0:
+        return
+    s, words = meta[WORDS], memo.segments
+    memo.table[place] = s + 1
+    if around == ABSENT and mask == 0:
+        memo.about[meta[AT], PLAIN_ONE] = s + 1
+    words[s + NODE], words[s + AROUND], words[s + MASK], words[s + CYCLES] = meta[AT], around, mask, m.t - meta[SINCE]
+    words[s + TARGET], words[s + EVENT], words[s + EVENT_COUNT] = node, meta[EVENTS], count
+    words[s + FROM_CONTEXT], words[s + FROM_PC] = start[CONTEXT], start[PC]
+    words[s + FROM_LINES], words[s + FROM_CTILES] = counts[LINES], counts[CTILES]
+    words[s + FLIPS] = 0
+    for f in range(HELD + 1, CONTEXT):
+        words[s + FLIPS] |= (start[f] ^ now[f]) << f
+    words[s + CONTEXTS] = (now[CONTEXT] - start[CONTEXT] + m.contexts) % m.contexts
+    words[s + OPERATIONS], words[s + HELD_THEN] = now[PC] - start[PC], now[HELD]
+    put_entries(m, memo, s, mask, sets)
+    for e in range(count):
+        for f in range(len(EVENT_FIELDS)):
+            memo.events[meta[EVENTS] + e, f] = trace[meta[FIRST_EVENT] + e, f] - (meta[SINCE] if f == 0 else 0)
+    meta[EVENTS] += count
+    meta[SEGMENTS] += 1
+
+
+@part
+def _present_node(m, memo, raw, desc, flat, words):
+    """Number of the node of the present cycle; frame, counts and limits in ``now``."""
+    now, work = memo.now, memo.work
+    frame, counts, limits = now[:FRAME], now[COUNTS_NOW:LIMITS_NOW], now[LIMITS_NOW:COUNTERS_THEN]
+    tidy(m)
+    length = exchange(m, raw, desc, flat, words, memo.shapes, work, frame, work, counts, limits, True)
+    node = intern(memo.nodes, work, length)
+    frame[HELD] = intern(memo.held, work, put_held(m, desc, flat, words, memo.shapes, frame, work))
+    about = memo.about[node]
+    about[WRITTEN], about[NEAR] = written(m) - frame[PC], 1
+    for s in range(m.slots):
+        if m.v_live >> s & 1 and m.pc[s] > frame[PC] + 1:
+            about[NEAR] = 0
+    memo.limits[node] = limits
+    return node
+
+
+@compiled
+def pass_anchor(m, raw, desc, flat, words, memo, trace, until):
+    """At a cycle in which the array begins a step and the sequencer, in "Decide", has no command: remember how the
+    machine came here, and go on as far as it is known. True: the machine is in a later cycle."""
+    if memo.meta[AT] >= 0 and memo.meta[SINCE] == m.t:
+        return False
+    _make_room(memo)
+    node = _present_node(m, memo, raw, desc, flat, words)
+    if memo.meta[AT] >= 0:
+        _end(m, memo, desc, flat, words, trace, node)
+    t, now = m.t, memo.now
+    node = _walk(m, memo, desc, flat, words, trace, node, until)
+    moved = m.t != t
+    if moved:
+        key = memo.nodes.words[memo.nodes.rows[node, 0] :]
+        held = memo.held.words[memo.held.rows[now[HELD], 0] :]
+        frame, counts, limits = now[:FRAME], now[COUNTS_NOW:LIMITS_NOW], now[LIMITS_NOW:COUNTERS_THEN]
+        exchange(m, raw, desc, flat, words, memo.shapes, key, frame, held, counts, limits, False)
+        m.e_seen = -1
+        limits[:] = memo.limits[node]
+    _begin(m, memo, node)
+    return moved
