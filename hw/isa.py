@@ -1,11 +1,9 @@
 """What software and hardware must agree on: registers, commands, completions, descriptors, events.
 
 Everything here is data. The register file, the engine's decoder, the driver, the compiler and docs/isa.md
-derive import functools
-from it; no other file knows a bit position.
+derive from it; no other file knows a bit position.
 """
 
-import functools
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -384,7 +382,6 @@ REGISTER_FIELDS = {
 }
 
 
-@functools.cache
 def register_address(name, index=0):
     """Byte address of a register; IsaError for an unknown name or index."""
     for r in REGISTERS:

@@ -1,14 +1,17 @@
 """The driver: programs, samples and commands on one side, registers and memory of a `Device` on the other."""
 
+import functools
 from collections import deque
 from dataclasses import dataclass
 
 from fluidnpu.hw import isa
-from fluidnpu.hw.isa import REGISTER_FIELDS, Code, Opcode, Status, register_address
+from fluidnpu.hw.isa import REGISTER_FIELDS, Code, Opcode, Status
 
 from .device import BusError
 
 __all__ = ["Completion", "Driver", "DriverError", "Position", "SlotRecord"]
+
+_address = functools.cache(isa.register_address)  # a search otherwise, at every access
 
 ALIGNMENT = 4096  # of regions and arenas: bursts break at 4 KB, so a sample's time does not depend on its slot
 _ADMIT_CODES = (Code.SLOT, Code.OCCUPIED, Code.PC, Code.ARENA)  # errors that only ADMIT has
@@ -145,7 +148,7 @@ class Driver:
         self._regions[index] = base, size
         self.device.write_memory(base, program.region)
         values = {"PROGRAM_BASE": base, "PROGRAM_BYTES": len(program.region), "PROGRAM_OPS": len(program.ops)}
-        await self.device.submit([(register_address(name, index), value) for name, value in values.items()])
+        await self.device.submit([(_address(name, index), value) for name, value in values.items()])
         self.programs[index] = program
         await self._set_limits(index)
         return index
@@ -224,9 +227,9 @@ class Driver:
         packed = isa.encode(layout, fields, isa.COMMAND_WORDS, Opcode(opcode).name)
         staged = {w: packed[w] for w in sorted({f.word for f in layout}) if self._arguments.get(w) != packed[w]}
         await self._reserve()
-        writes = [(register_address("ARGUMENT", w), value) for w, value in staged.items()]
+        writes = [(_address("ARGUMENT", w), value) for w, value in staged.items()]
         try:
-            await self.device.submit([*writes, (register_address("DOORBELL"), int(opcode))])
+            await self.device.submit([*writes, (_address("DOORBELL"), int(opcode))])
         except BusError as error:
             self._arguments, self._credit = {}, 0
             raise DriverError(f"command {Opcode(opcode).name} {fields} was not taken: {error}") from error
@@ -259,8 +262,8 @@ class Driver:
         return found
 
     async def _drain(self, count):
-        words = [(register_address("COMPLETION", w), None) for w in range(isa.COMPLETION_WORDS)]
-        values = await self.device.submit([*words, (register_address("COMPLETION_POP"), 1)] * count)
+        words = [(_address("COMPLETION", w), None) for w in range(isa.COMPLETION_WORDS)]
+        values = await self.device.submit([*words, (_address("COMPLETION_POP"), 1)] * count)
         for n in range(count):
             first = n * (isa.COMPLETION_WORDS + 1)
             fields = isa.decode(isa.COMPLETION_FIELDS, values[first : first + isa.COMPLETION_WORDS])
@@ -283,8 +286,8 @@ class Driver:
     async def counters(self):
         """Every counter, all of the same cycle: dict name -> count since reset."""
         n = len(isa.COUNTERS)
-        reads = [(register_address(name, i), None) for i in range(n) for name in ("COUNTER_LOW", "COUNTER_HIGH")]
-        values = await self.device.submit([(register_address("COUNTER_LATCH"), 1), *reads])
+        reads = [(_address(name, i), None) for i in range(n) for name in ("COUNTER_LOW", "COUNTER_HIGH")]
+        values = await self.device.submit([(_address("COUNTER_LATCH"), 1), *reads])
         return {name: values[1 + 2 * i] | values[2 + 2 * i] << 32 for i, name in enumerate(isa.COUNTERS)}
 
     def tensor(self, slot, name):
@@ -317,10 +320,10 @@ class Driver:
         return self.programs[index]
 
     async def _read_all(self, names):
-        return await self.device.submit([(register_address(name, index), None) for name, index in names])
+        return await self.device.submit([(_address(name, index), None) for name, index in names])
 
     async def _write(self, name, value):
-        await self.device.write(register_address(name), value)
+        await self.device.write(_address(name), value)
 
     @staticmethod
     def _field(register, field, value):

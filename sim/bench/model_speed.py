@@ -25,7 +25,7 @@ __all__ = ["ModelSpeed", "measure_model_speed"]
 
 @dataclass(frozen=True)
 class ModelSpeed:
-    """Speeds in cycles per second, the host's part included.
+    """Speeds in cycles per second of processor time, the host's part included.
 
     cycles : of a round, in which all samples go through the network; stepping : without the memo; first : of the first
     round of a fresh model, which knows nothing; known : the best round, when everything was seen before; host : seconds
@@ -80,7 +80,7 @@ async def _rounds(device, clock, program, size, live, count):
 async def rounds_on_rtl(bench, memory, **way):
     """The part that runs in the simulator."""
     await bench.start(memory, memory_bytes=way["size"], watchdog=1 << 40)
-    return await _rounds(RtlDevice(bench), time.perf_counter, **way)
+    return await _rounds(RtlDevice(bench), time.thread_time, **way)
 
 
 class _Timed(CycleDevice):
@@ -93,11 +93,11 @@ class _Timed(CycleDevice):
         run = self.model.run
 
         def timed(*a, **o):
-            since = time.perf_counter()
+            since = time.thread_time()
             try:
                 return run(*a, **o)
             finally:
-                self.seconds += time.perf_counter() - since
+                self.seconds += time.thread_time() - since
 
         self.model.run = timed
 
@@ -107,13 +107,13 @@ def measure_model_speed(config, program, live, *, rounds=8, memory=IDEAL, build=
     size = memory_bytes_for(program, config.slots)
     way = {"program": program, "size": size, "live": live}
     CycleDevice(config, memory, size, jumps=False).model.run(1)  # compiles
-    stepping = run_now(_rounds(CycleDevice(config, memory, size, jumps=False), time.perf_counter, count=1, **way))
+    stepping = run_now(_rounds(CycleDevice(config, memory, size, jumps=False), time.thread_time, count=1, **way))
     device = _Timed(config, memory, size)
     moments, inside = [], []
 
     def clock():
         inside.append(device.seconds)
-        moments.append(time.perf_counter())
+        moments.append(time.thread_time())
         return moments[-1]
 
     found = run_now(_rounds(device, clock, count=rounds, **way))

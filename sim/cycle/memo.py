@@ -110,30 +110,30 @@ def _make_room(memo):
 def _segment(m, memo, desc, flat, words, node, frame, counts, cycles):
     """(segment that leads on from a node, how often it is to be taken within ``cycles``); -1: it is not known."""
     memo.meta[MISSED] = 0
-    s, times = fitting(memo, node, ABSENT, counts, cycles)
+    known, table, about, meta = memo.segments, memo.table, memo.about, memo.meta
+    s, times = fitting(known, table, about, meta, node, ABSENT, counts, cycles)
     if s < 0 and memo.about[node, LOOKS]:
         missed = memo.meta[MISSED]
         for near in (True, False):
             around = surroundings(m, memo, desc, flat, words, node, frame, near)
             if s < 0 and around != ABSENT:
                 memo.meta[MISSED] = 0
-                s, times = fitting(memo, node, around, counts, cycles)
+                s, times = fitting(known, table, about, meta, node, around, counts, cycles)
                 missed |= memo.meta[MISSED]
         memo.meta[MISSED] = missed
     return s, times
 
 
 @compiled
-def _repeat_events(m, memo, s, trace, frame, counts):
+def _repeat_events(m, words, events, s, trace, frame, counts):
     """The segment's events from this cycle on, with the present contexts, operations, lines and c-tiles."""
-    words = memo.segments
     contexts, operations = m.contexts, frame[PC] - words[s + FROM_PC]
     shift = frame[CONTEXT] - words[s + FROM_CONTEXT] + contexts
     lines, ctiles = words[s + FROM_LINES] - counts[LINES], counts[CTILES] - words[s + FROM_CTILES]
     n, first = m.n_events, words[s + EVENT]
     for e in range(first, first + words[s + EVENT_COUNT]):
         for f in range(len(EVENT_FIELDS)):
-            trace[n, f] = memo.events[e, f]
+            trace[n, f] = events[e, f]
         trace[n, 0] += m.t
         kind = trace[n, 2]
         if trace[n, 1] != ENGINE:
@@ -154,9 +154,8 @@ def _repeat_events(m, memo, s, trace, frame, counts):
 
 
 @compiled
-def _take(m, memo, s, times, frame, counts):
+def _take(m, words, s, times, frame, counts):
     """Cycle, counters, frame and counts behind a segment."""
-    words = memo.segments
     m.t += times * words[s + CYCLES]
     entry = s + ENTRIES + words[s + KEY_COUNTS]
     for _ in range(words[s + CHANGES]):
@@ -191,8 +190,8 @@ def _walk(m, memo, desc, flat, words, trace, node, until):
         if memo.segments[s + EVENT_COUNT]:
             if m.n_events + memo.segments[s + EVENT_COUNT] > len(trace):
                 return node
-            _repeat_events(m, memo, s, trace, frame, counts)
-        _take(m, memo, s, times, frame, counts)
+            _repeat_events(m, memo.segments, memo.events, s, trace, frame, counts)
+        _take(m, memo.segments, s, times, frame, counts)
         memo.meta[TAKEN] += 1
         node = np.int64(memo.segments[s + TARGET])
 
@@ -279,7 +278,7 @@ def _end(m, memo, desc, flat, words, trace, node):
     around = _reach(m, memo, desc, flat, words, m.visits != meta[VISITS] or now[PC] != start[PC])
     mask, sets = _changes(m, memo, node)
     counts = start[COUNTS_NOW:LIMITS_NOW]
-    known, place = segment_place(memo, meta[AT], around, mask, counts)
+    known, place = segment_place(memo.segments, memo.table, meta[AT], around, mask, counts)
     if known >= 0:
         return
     s, words = meta[WORDS], memo.segments

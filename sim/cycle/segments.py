@@ -95,9 +95,8 @@ def surroundings(m, memo, desc, flat, words, node, frame, near):
 
 
 @compiled
-def segment_place(memo, node, around, mask, counts):
+def segment_place(words, table, node, around, mask, counts):
     """(first word of this segment or -1, its place in the table)."""
-    words, table = memo.segments, memo.table
     h = mix(mix(np.uint64(node), around), mask)
     for j in range(COUNTS):
         if mask >> j & 1:
@@ -119,9 +118,8 @@ def segment_place(memo, node, around, mask, counts):
 
 
 @compiled
-def _times(memo, s, node, counts, cycles):
+def _times(words, meta, s, node, counts, cycles):
     """How often a segment can be taken at once within ``cycles``; 0 with counts that are too short in meta[MISSED]."""
-    words = memo.segments
     again = words[s + TARGET] == node and words[s + EVENT_COUNT] == 0 and words[s + AROUND] == ABSENT
     times = cycles // words[s + CYCLES]
     if not again:
@@ -136,27 +134,27 @@ def _times(memo, s, node, counts, cycles):
                 times = min(times, left // amount)
         entry += 4
     if short:
-        memo.meta[MISSED] |= short
+        meta[MISSED] |= short
         return 0
     return times
 
 
 @compiled
-def fitting(memo, node, around, counts, until):
+def fitting(words, table, about, meta, node, around, counts, cycles):
     """(segment from a node in a surrounding, how often) or (-1, 0)."""
     if around == ABSENT:
-        s = np.int64(memo.about[node, PLAIN_ONE]) - 1
+        s = np.int64(about[node, PLAIN_ONE]) - 1
     else:
-        s, _ = segment_place(memo, node, around, 0, counts)
+        s, _ = segment_place(words, table, node, around, 0, counts)
     if s >= 0:
-        times = _times(memo, s, node, counts, until)
+        times = _times(words, meta, s, node, counts, cycles)
         if times:
             return s, times
-    hint = memo.meta[MISSED] if memo.meta[MISSED] else np.int64(memo.about[node, HINT])
+    hint = meta[MISSED] if meta[MISSED] else np.int64(about[node, HINT])
     if hint:
-        s, _ = segment_place(memo, node, around, hint, counts)
+        s, _ = segment_place(words, table, node, around, hint, counts)
         if s >= 0:
-            return s, _times(memo, s, node, counts, until)
+            return s, _times(words, meta, s, node, counts, cycles)
     return np.int64(-1), 0
 
 
