@@ -12,7 +12,7 @@ from fluidnpu.nn.compiler import CompileOptions, compile_network
 from fluidnpu.nn.tflite_reader import parse_network
 from fluidnpu.nn.tflite_writer import TfliteWriter
 from fluidnpu.sched.driver import Driver
-from fluidnpu.sim.bench.layers import started_tiles
+from fluidnpu.sim.bench.group import started_tiles
 from fluidnpu.sim.cycle.device import CycleDevice, run_now
 from fluidnpu.sim.measured_latency import run_groups
 from fluidnpu.sim.session import memory_bytes_for
@@ -94,7 +94,9 @@ def test_convolutions(name):
             continue
         size, live = memory_bytes_for(program, config.slots), 1 + n % config.slots
         device = CycleDevice(config, memory_bytes=size)
-        runs = run_now(run_groups(device, device.events, size, program=program, slots=live, unstacked=False))
+        runs = run_now(
+            run_groups(device, device.events, size, program=program, live=range(1, live + 1), unstacked=False)
+        )
         counters = run_now(Driver(device, memory_bytes=size).counters())
         groups = [tiles_of(config, d, events) for events in runs]
         tiles = [form for group in groups for _, form in group]
