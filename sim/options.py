@@ -1,5 +1,6 @@
 """Options that several commands have in common, and what becomes of them."""
 
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -96,9 +97,19 @@ def new_console():
 
 @contextmanager
 def telling(console):
-    """A function that shows a line of text: with a spinner, or where nobody watches a line each."""
+    """A function that shows a line of text: with a spinner; where nobody watches, a line each, but of lines that begin
+    alike one in ten seconds."""
     if not console.is_terminal:
-        yield lambda text: console.print(text, soft_wrap=True)
+        kind, at = None, 0.0
+
+        def tell(text):
+            nonlocal kind, at
+            first, now = text.split(" ", 1)[0], time.monotonic()
+            if first != kind or now >= at + 10:
+                kind, at = first, now
+                console.print(text, soft_wrap=True)
+
+        yield tell
         return
     with console.status("starting") as status:
         yield status.update
