@@ -27,6 +27,8 @@ CONFIGURATIONS = {
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_random_hosts(name, times):
     """As on tiny: every byte, every answer, every action, every counter."""
+    if name == "wide" and times == 1:
+        pytest.skip("a simulator of its own, and hublet has a wide bus too: FLUIDNPU_LONG=1")
     config = CONFIGURATIONS[name]
     cases = random_cases(config, range(SEED, SEED + (16 if times > 1 else 4)), 2 * config.slots)
     results = run_checked(config, npu_build(config), cases)

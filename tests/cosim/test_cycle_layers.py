@@ -91,7 +91,7 @@ def test_random_layers_on_limited_memory(tiny):
 @pytest.mark.parametrize("name", [*CONFIGURATIONS, "ecp5"])
 def test_other_configurations(name):
     """Other numbers of lanes, stacks, slots, words per beat."""
-    if name == "ecp5" and not LONG:
+    if name in ("ecp5", "wide") and not LONG:
         pytest.skip("a simulator of its own: FLUIDNPU_LONG=1")
     config = CONFIGURATIONS.get(name) or get_config(name)
     compare(config, npu_build(config), layers_of(config, SEED + 100, 100 if LONG else 4), config.slots)
