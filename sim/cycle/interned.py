@@ -6,7 +6,7 @@ import numpy as np
 
 from .state import compiled
 
-__all__ = ["Store", "clear", "fits", "intern", "mix", "new_store"]
+__all__ = ["Store", "clear", "find", "fits", "intern", "mix", "new_store"]
 
 Store = namedtuple("Store", "words rows table used")
 Store.__doc__ += """: words, all vectors; rows [n, 2], each one's first word and length; table, a hash table of
@@ -45,8 +45,8 @@ def clear(store):
 
 
 @compiled
-def intern(store, vector, length):
-    """The number of vector[:length]; the next one if it is new (there must be room)."""
+def _place_of(store, vector, length):
+    """(number of vector[:length] or -1, its place in the table)."""
     words, rows, table = store.words, store.rows, store.table
     h = np.uint64(length)
     for i in range(0, length - 1, 2):
@@ -61,13 +61,29 @@ def intern(store, vector, length):
             while i < length and words[first + i] == vector[i]:
                 i += 1
             if i == length:
-                return number
+                return number, place
         place = place + 1 & last
+    return np.int64(-1), place
+
+
+@compiled
+def find(store, vector, length):
+    """The number of vector[:length]; -1: it is not there."""
+    return _place_of(store, vector, length)[0]
+
+
+@compiled
+def intern(store, vector, length):
+    """The number of vector[:length]; the next one if it is new (there must be room)."""
+    known, place = _place_of(store, vector, length)
+    if known >= 0:
+        return known
+    words, rows = store.words, store.rows
     number, first = store.used[0], store.used[1]
     rows[number, 0], rows[number, 1] = first, length
     for i in range(length):
         words[first + i] = vector[i]
     store.used[0] += 1
     store.used[1] += length
-    table[place] = number + 1
+    store.table[place] = number + 1
     return number

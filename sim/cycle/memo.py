@@ -7,13 +7,15 @@ sample, as long as no long count falls below its limit; where one does, those co
 looked up by. Where the descriptor cache looked for something, so are its *surroundings*: the cycle modulo slots, what
 the cache holds and the next operations' shapes. (Memoised simulation: Schnarr and Larus, FastSim, ASPLOS 1998.)
 
+Segments that follow one another are put together to chains (chains.py); `walk` follows both.
+
 No segment holds a command, the result of an exit or a completion: those depend on what is in no key.
 """
 
-import numpy as np
-from fluidnpu.hw.isa import ArrayEvent, EngineEvent
+from fluidnpu.hw.isa import EngineEvent
 
 from .canonical import exchange, written
+from .chains import clear_chains
 from .counts import LONG, tidy
 from .held import put_held
 from .interned import clear, fits, intern
@@ -23,13 +25,10 @@ from .segments import (
     AHEAD,
     AROUND,
     AT,
-    CHANGES,
     CONTEXTS,
-    COUNTED,
     COUNTERS_THEN,
     COUNTS_NOW,
     CYCLES,
-    ENTRIES,
     EVENT,
     EVENT_COUNT,
     EVENTS,
@@ -41,7 +40,6 @@ from .segments import (
     FROM_PC,
     HELD_THEN,
     HINT,
-    KEY_COUNTS,
     LAYER_PC,
     LIMITS_NOW,
     LOOKS,
@@ -54,28 +52,22 @@ from .segments import (
     PLACES,
     PLAIN_ONE,
     SEGMENTS,
-    SET,
     SINCE,
-    TAKEN,
     TARGET,
     VISITS,
     WORDS,
     WRITTEN,
-    fitting,
     put_entries,
     segment_place,
     surroundings,
 )  # fmt: skip
 from .state import COUNTERS, COUNTS, CTILES, EVENT_FIELDS, LINES, NEVER, compiled, part
+from .walk import walk
 
 __all__ = ["forget_start", "pass_anchor"]
 
 ENGINE = 0
-COMMAND, EXIT_RESULT, RELEASE, DEAL, START, RETIRE, FRAGMENT, DONE, JUMP, EXIT_START = (
-    int(EngineEvent[n]) for n in "COMMAND EXIT_RESULT RELEASE DEAL START RETIRE FRAGMENT DONE JUMP EXIT_START".split()
-)
-TILE, CTILE = int(ArrayEvent.TILE), int(ArrayEvent.CTILE)
-
+COMMAND, EXIT_RESULT, RELEASE = (int(EngineEvent[n]) for n in "COMMAND EXIT_RESULT RELEASE".split())
 
 SPARE = 64  # shapes that one anchor may find
 
@@ -99,101 +91,12 @@ def _make_room(memo):
         clear(memo.held)
         clear(memo.around)
         clear(memo.shapes.store)
+        clear_chains(memo.chains, memo.about)
         memo.shapes.known[:] = 0
         memo.table[:] = 0
         memo.about[:] = 0
         meta[SEGMENTS] = meta[WORDS] = meta[EVENTS] = 0
         meta[AT] = -1
-
-
-@part
-def _segment(m, memo, desc, flat, words, node, frame, counts, cycles):
-    """(segment that leads on from a node, how often it is to be taken within ``cycles``); -1: it is not known."""
-    memo.meta[MISSED] = 0
-    known, table, about, meta = memo.segments, memo.table, memo.about, memo.meta
-    s, times = fitting(known, table, about, meta, node, ABSENT, counts, cycles)
-    if s < 0 and memo.about[node, LOOKS]:
-        missed = memo.meta[MISSED]
-        for near in (True, False):
-            around = surroundings(m, memo, desc, flat, words, node, frame, near)
-            if s < 0 and around != ABSENT:
-                memo.meta[MISSED] = 0
-                s, times = fitting(known, table, about, meta, node, around, counts, cycles)
-                missed |= memo.meta[MISSED]
-        memo.meta[MISSED] = missed
-    return s, times
-
-
-@compiled
-def _repeat_events(m, words, events, s, trace, frame, counts):
-    """The segment's events from this cycle on, with the present contexts, operations, lines and c-tiles."""
-    contexts, operations = m.contexts, frame[PC] - words[s + FROM_PC]
-    shift = frame[CONTEXT] - words[s + FROM_CONTEXT] + contexts
-    lines, ctiles = words[s + FROM_LINES] - counts[LINES], counts[CTILES] - words[s + FROM_CTILES]
-    n, first = m.n_events, words[s + EVENT]
-    for e in range(first, first + words[s + EVENT_COUNT]):
-        for f in range(len(EVENT_FIELDS)):
-            trace[n, f] = events[e, f]
-        trace[n, 0] += m.t
-        kind = trace[n, 2]
-        if trace[n, 1] != ENGINE:
-            trace[n, 5] = (trace[n, 5] + shift) % contexts
-            if kind == CTILE:
-                trace[n, 6] += ctiles
-            elif kind == TILE:
-                ctiles = 0
-        else:
-            if kind in (FRAGMENT, DONE, DEAL, JUMP, EXIT_START):
-                trace[n, 4] += operations
-            if kind in (FRAGMENT, DONE):
-                trace[n, 5] += lines
-            elif kind in (DEAL, START, RETIRE):
-                trace[n, 5] = (trace[n, 5] + shift) % contexts
-        n += 1
-    m.n_events = n
-
-
-@compiled
-def _take(m, words, s, times, frame, counts):
-    """Cycle, counters, frame and counts behind a segment."""
-    m.t += times * words[s + CYCLES]
-    entry = s + ENTRIES + words[s + KEY_COUNTS]
-    for _ in range(words[s + CHANGES]):
-        if words[entry + 1] == SET:
-            counts[words[entry]] = words[entry + 2]
-        else:
-            counts[words[entry]] -= times * words[entry + 2]
-        entry += 4
-    for _ in range(words[s + COUNTED]):
-        m.counter[words[entry]] += times * words[entry + 1]
-        entry += 2
-    if words[s + AROUND] != ABSENT:
-        frame[HELD] = words[s + HELD_THEN]
-        frame[PC] += words[s + OPERATIONS]
-    flips = words[s + FLIPS]
-    if times & 1 and flips:
-        for f in range(HELD + 1, CONTEXT):
-            frame[f] ^= flips >> f & 1
-    if words[s + CONTEXTS]:
-        frame[CONTEXT] = (frame[CONTEXT] + times * words[s + CONTEXTS]) % m.contexts
-
-
-@part
-def _walk(m, memo, desc, flat, words, trace, node, until):
-    """Follow segments from ``node`` at this cycle; returns the node that it comes to. Of the registers only the cycle,
-    counters and events are kept up to date; frame and counts in ``now``."""
-    frame, counts = memo.now[:FRAME], memo.now[COUNTS_NOW:LIMITS_NOW]
-    while True:
-        s, times = _segment(m, memo, desc, flat, words, node, frame, counts, until - m.t)
-        if times == 0:
-            return node
-        if memo.segments[s + EVENT_COUNT]:
-            if m.n_events + memo.segments[s + EVENT_COUNT] > len(trace):
-                return node
-            _repeat_events(m, memo.segments, memo.events, s, trace, frame, counts)
-        _take(m, memo.segments, s, times, frame, counts)
-        memo.meta[TAKEN] += 1
-        node = np.int64(memo.segments[s + TARGET])
 
 
 @compiled
@@ -331,7 +234,7 @@ def pass_anchor(m, raw, desc, flat, words, memo, trace, until):
     if memo.meta[AT] >= 0:
         _end(m, memo, desc, flat, words, trace, node)
     t, now = m.t, memo.now
-    node = _walk(m, memo, desc, flat, words, trace, node, until)
+    node = walk(m, memo, desc, flat, words, trace, node, until)
     moved = m.t != t
     if moved:
         key = memo.nodes.words[memo.nodes.rows[node, 0] :]

@@ -5,6 +5,7 @@ import hashlib
 import numpy as np
 from fluidnpu.hw import isa
 
+from .chains import new_chains
 from .machine import AT_CYCLE, AT_EXIT, AT_IRQ, FULL, run_flat
 from .segments import new_memo
 from .state import COMMANDS, COUNTERS, EVENT_FIELDS, new_descriptors, new_machine
@@ -13,7 +14,7 @@ __all__ = ["CycleModel", "NotModelled"]
 
 MEMOS = 2  # kept for models to come
 _MEMOS = {}
-_NO_MEMO = new_memo(1, 1, 1)
+_NO_MEMO = new_memo(new_chains(1), 1, 1, 1)
 EVENT = np.dtype([(name, "i8") for name in EVENT_FIELDS])
 
 
@@ -46,7 +47,7 @@ class CycleModel:
         self._desc = new_descriptors()
         self._flat = self._desc.view("i8").reshape(len(self._desc), -1)
         self._raw = self._machine.view("i8")
-        self._trace = np.zeros((1 << 14, len(EVENT_FIELDS)), np.int64)
+        self._trace = np.zeros((1 << 17, len(EVENT_FIELDS)), np.int64)
         self._settings, self._jumps = settings, jumps
         self._memory, self._programs = memory, {}
         self._memo = None  # what is known of the programs in memory
@@ -129,7 +130,7 @@ class CycleModel:
         if key not in _MEMOS:
             while len(_MEMOS) >= MEMOS:
                 del _MEMOS[next(iter(_MEMOS))]
-            _MEMOS[key] = new_memo()
+            _MEMOS[key] = new_memo(new_chains())
         _MEMOS[key] = _MEMOS.pop(key)  # the latest
         return _MEMOS[key]
 

@@ -10,14 +10,60 @@ from .shapes import NO_SHAPE, fetched_from, new_shapes, shape_of, token
 from .state import COUNTERS, COUNTS, EVENT_FIELDS, NEVER, compiled, part
 
 __all__ = [
-    "ABSENT", "AHEAD", "AROUND", "AT", "CHANGES", "CONTEXTS", "COUNTED", "COUNTERS_THEN", "COUNTS_NOW", "CYCLES",
-    "ENTRIES", "EVENT", "EVENTS", "EVENT_COUNT", "FIRST_EVENT", "FLIPS", "FROM_CONTEXT", "FROM_CTILES", "FROM_LINES",
-    "FROM_PC", "HELD_THEN", "HINT", "KEY_COUNTS", "LAYER_PC", "LIMITS_NOW", "LOOKS", "MASK", "MISSED", "MOST_WORDS",
-    "NEAR", "NODE", "OPERATIONS", "PLACES", "PLAIN_ONE", "SEGMENTS", "SET", "SINCE", "TAKEN", "TARGET", "VISITS",
-    "WORDS", "WRITTEN", "Memo", "fitting", "new_memo", "put_entries", "segment_place", "surroundings",
+    "ABSENT",
+    "AHEAD",
+    "AROUND",
+    "AT",
+    "CHAINED",
+    "CHANGES",
+    "CONTEXTS",
+    "COUNTED",
+    "COUNTERS_THEN",
+    "COUNTS_NOW",
+    "CYCLES",
+    "ENTRIES",
+    "EVENT",
+    "EVENTS",
+    "EVENT_COUNT",
+    "FIRST_EVENT",
+    "FLIPS",
+    "FROM_CONTEXT",
+    "FROM_CTILES",
+    "FROM_LINES",
+    "FROM_PC",
+    "HELD_THEN",
+    "HINT",
+    "KEY_COUNTS",
+    "LAYER_PC",
+    "LIMITS_NOW",
+    "LOOKS",
+    "MASK",
+    "MISSED",
+    "MOST_WORDS",
+    "NEAR",
+    "NODE",
+    "OPERATIONS",
+    "PLACES",
+    "PLAIN_ONE",
+    "SEGMENTS",
+    "SET",
+    "SINCE",
+    "TAKE",
+    "TAKEN",
+    "TAKE_ANY",
+    "TARGET",
+    "VISITS",
+    "WORDS",
+    "WRITTEN",
+    "Memo",
+    "fitting",
+    "new_memo",
+    "put_entries",
+    "segment_place",
+    "surroundings",
 ]  # fmt: skip
 
-Memo = namedtuple("Memo", "nodes held around shapes about limits segments table events meta now start work")
+Memo = namedtuple("Memo", "nodes held around shapes about limits segments table events meta now start work chains")
 Memo.__doc__ += """: numpy arrays and stores of vectors.
 
 nodes, held, around : keys, what the descriptor cache held, surroundings; shapes : of operations
@@ -26,13 +72,13 @@ segments : int32, records one behind the other (below); table : hash table of th
 events [n, fields]: cycles from the segment's start
 meta : how much there is, where the segment under way began
 now, start : frame, counts, limits of the present cycle and of the start of the segment, counters at its start
-work : int32, a key
+work : int32, a key; chains : chains.py
 """
 
 SEGMENTS, WORDS, EVENTS, AT, SINCE, FIRST_EVENT, VISITS, LAYER_PC, MISSED, TAKEN = range(10)
 # About a node: its `written` behind the base operation; all slots are at that or the next; a segment from it needs
-# surroundings; counts that one may be looked up by; the segment that needs nothing, + 1
-WRITTEN, NEAR, LOOKS, HINT, PLAIN_ONE = range(5)
+# surroundings; counts that one may be looked up by; the segment that needs nothing, + 1; how chains are looked up
+WRITTEN, NEAR, LOOKS, HINT, PLAIN_ONE, CHAINED = range(6)
 # A segment: where it begins, what it is looked up by, where it leads to, what the frame becomes, counts at its start
 # that events go by; numbers of the entries behind: counts that it is looked up by, changes of counts (count, kind,
 # amount, limit), of counters (counter, amount)
@@ -49,7 +95,7 @@ AHEAD = 4  # operations of a surrounding
 ABSENT = -1  # no surrounding
 
 
-def new_memo(nodes=1 << 16, words=1 << 25, events=1 << 20):
+def new_memo(chains, nodes=1 << 16, words=1 << 25, events=1 << 20):
     """An empty memo with room for as many (nodes: a power of two; words of keys). Room that is not used costs no
     memory."""
     meta = np.zeros(16, np.int64)
@@ -68,6 +114,7 @@ def new_memo(nodes=1 << 16, words=1 << 25, events=1 << 20):
         np.zeros(COUNTERS_THEN, np.int64),
         np.zeros(COUNTERS_THEN + len(COUNTERS), np.int64),
         np.zeros(KEY_WORDS, np.int32),
+        chains,
     )
 
 
