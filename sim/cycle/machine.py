@@ -9,6 +9,7 @@ from .dealer import DONE as DEALT
 from .engine import DEALING, DECIDE, REVOKE, sees_nothing_new, step_engine
 from .exits import COMPUTE, step_exit
 from .flow import flow_cycles, flow_on
+from .handed import memo_at
 from .loader import loader_row, step_stripes
 from .memo import forget_start, pass_anchor
 from .post import job_taken, permit, post_ready, step_post, take_operands
@@ -146,8 +147,9 @@ def run_machine(m, raw, desc, flat, words, memo, trace, until, irq):
 
 
 @entry
-def run_flat(raw, flat, words, memo, trace, until, irq):
-    """`run_machine` of a machine (int64 [n]) and descriptors (int64 [places, fields]): to look through a record of
-    hundreds of fields takes numba longer than many runs do."""
+def run_flat(raw, flat, words, places, trace, until, irq):
+    """`run_machine` of a machine (int64 [n]), descriptors (int64 [places, fields]) and the memo at ``places``: to look
+    through a record of hundreds of fields takes numba longer than many runs do."""
+    memo = memo_at(places)
     desc = flat.reshape(flat.size).view(DESCRIPTOR)
     return run_machine(raw.view(MACHINE)[0], raw, desc, flat, words, memo, trace, until, irq)

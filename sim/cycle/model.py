@@ -6,9 +6,10 @@ import numpy as np
 from fluidnpu.hw import isa
 
 from .chains import new_chains
+from .handed import places_of
 from .machine import AT_CYCLE, AT_EXIT, AT_IRQ, FULL, run_flat
 from .segments import new_memo
-from .state import COMMANDS, COUNTERS, EVENT_FIELDS, new_descriptors, new_machine
+from .state import COMMANDS, COUNTERS, EVENT_FIELDS, State, new_descriptors, new_machine
 
 __all__ = ["CycleModel", "NotModelled"]
 
@@ -45,19 +46,19 @@ class CycleModel:
         self._words = memory.view("<u4")
         self._machine = new_machine(config, settings)
         self._desc = new_descriptors()
-        self._flat = self._desc.view("i8").reshape(len(self._desc), -1)
-        self._raw = self._machine.view("i8")
+        self._flat = np.asarray(self._desc).view("i8").reshape(len(self._desc), -1)
+        self._raw = np.asarray(self._machine).view("i8")
         self._trace = np.zeros((1 << 17, len(EVENT_FIELDS)), np.int64)
         self._settings, self._jumps = settings, jumps
         self._memory, self._programs = memory, {}
-        self._memo = None  # what is known of the programs in memory
+        self._memo = self._places = None  # what is known of the programs in memory
         self._events, self._count = [], 0
-        self.state = self._machine[0]
+        self.state = State(self._machine)
 
     @property
     def cycle(self):
         """The present cycle."""
-        return int(self.state.t)
+        return self.state.t
 
     def run(self, until, irq=False):
         """Go on to cycle ``until``, or to the first one in which a completion waits if ``irq``; True if so."""
@@ -66,8 +67,9 @@ class CycleModel:
             return bool(irq and m.c_level)
         if self._memo is None:
             self._memo = self._known()
+            self._places = places_of(self._memo)
         while True:
-            reason = run_flat(self._raw, self._flat, self._words, self._memo, self._trace, until, irq)
+            reason = run_flat(self._raw, self._flat, self._words, self._places, self._trace, until, irq)
             if reason == AT_CYCLE:
                 return bool(irq and m.c_level)
             if reason == AT_IRQ:
@@ -96,7 +98,10 @@ class CycleModel:
                 break
             number -= len(part)
             later.insert(0, part[max(0, first - number) :])
-        events = np.concatenate(later) if later else np.empty((0, len(EVENT_FIELDS)), np.int64)
+        if len(later) == 1:
+            events = later[0]
+        else:
+            events = np.concatenate(later) if later else np.empty((0, len(EVENT_FIELDS)), np.int64)
         return events.view(EVENT).reshape(-1)
 
     def events(self):
