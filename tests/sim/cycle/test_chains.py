@@ -7,8 +7,11 @@ from fluidnpu.nn.compiler import compile_network
 from fluidnpu.nn.tflite_reader import parse_network
 from fluidnpu.nn.zoo import make_network
 from fluidnpu.sched.driver import Driver
+from fluidnpu.sim.cycle import model
+from fluidnpu.sim.cycle.chains import new_chains
 from fluidnpu.sim.cycle.device import CycleDevice, run_now
 from fluidnpu.sim.cycle.segments import TAKEN
+from fluidnpu.sim.cycle.state import State, new_machine
 from fluidnpu.sim.memory import IDEAL, limited
 
 SEED = 92_000
@@ -73,3 +76,23 @@ def test_groups_of_many_sizes(config_name):
         sizes = np.repeat(rng.integers(1, config.slots + 1, 3), 4).tolist()
         settings = IDEAL if rng.random() < 0.5 else limited(128, read_latency=int(rng.integers(1, 100)))
         both_ways(config, settings, program, sizes, seed)
+
+
+def test_little_room(monkeypatch):
+    """Chains are forgotten where there is no room for more."""
+    monkeypatch.setattr(model, "new_chains", lambda: new_chains(16))
+    monkeypatch.setattr(model, "_MEMOS", {})
+    config = get_config("edge")
+    program = compile_network(parse_network(make_network("ds-cnn"), "ds-cnn"), config)
+    both_ways(config, IDEAL, program, [1, 1, 1, 2, 2, 2, 1, 1], SEED)
+
+
+def test_state():
+    """Registers as Python sees them are those of the record."""
+    machine = new_machine(get_config("tiny"), IDEAL)
+    state = State(machine)
+    state.t, state.pc[1] = 5, 7
+    machine[0].v_live = 3
+    machine[0].completion[2, 1] = 4
+    assert (machine[0].t, machine[0].pc[1], state.v_live, state.completion[2, 1]) == (5, 7, 3, 4)
+    assert type(state.t) is int
