@@ -74,8 +74,12 @@ def _name_of(function):
     if function.__qualname__ != function.__name__:
         raise ValueError(f"{function.__qualname__}: only a function at module level can run in the simulator")
     file = Path(inspect.getsourcefile(function)).resolve()
-    packaged = (file.parent / "__init__.py").exists() and function.__module__ != "__main__"
-    return f"{function.__module__ if packaged else file}:{function.__name__}"
+    module = function.__module__
+    if module == "__main__":  # `python -m` says in __spec__ what it runs, a script has none
+        spec = sys.modules["__main__"].__spec__
+        module = spec.name if spec else None
+    packaged = (file.parent / "__init__.py").exists() and module
+    return f"{module if packaged else file}:{function.__name__}"
 
 
 def _find(name):
