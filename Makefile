@@ -37,7 +37,7 @@ $(READY): pyproject.toml
 sim: $(READY)  ## serve 400 images on the NPU's RTL under three policies; writes build/report/
 	@$(BIN)/fluidnpu sim --config $(CONFIG) $(SIM_ARGS)
 
-test: $(READY)  ## all tests, under 15 minutes
+test: $(READY)  ## all tests
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
 test-long: $(READY)  ## the same with many more random cases
@@ -55,13 +55,13 @@ lint: $(READY)  ## Verilator lint of the generated Verilog, warnings are errors
 synth-check: $(READY)  ## synthesise tiny and edge with Yosys, compare with the committed figures
 	@$(BIN)/python -m fluidnpu.sim.synthesis
 
-bench: $(READY)  ## measure the figures of docs/benchmarks.md, under 15 minutes; writes build/bench/
+bench: $(READY)  ## measure the figures of docs/benchmarks.md; writes build/bench/
 	@$(BIN)/fluidnpu bench --config $(CONFIG)
 
 resnet50: $(READY)  ## whole ResNet-50 on the RTL of gemmini16, outputs and speed compared
 	@$(BIN)/fluidnpu run resnet50 --config gemmini16 --bare --out build/bench/run-resnet50-gemmini16.json
 
-study: $(READY)  ## compare schedulers; writes build/study/index.html (half an hour; STUDY_ARGS=--quick: a minute)
+study: $(READY)  ## compare schedulers; writes build/study/index.html (long; STUDY_ARGS=--quick: a few points)
 	@$(BIN)/fluidnpu study $(STUDY_ARGS)
 
 docs: $(READY)  ## regenerate docs/isa.md

@@ -20,7 +20,7 @@ def study(
     full: Annotated[
         bool, typer.Option("--full", help="The factorial instead of the named points: days of work.")
     ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="A few points of every kind, within a minute.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few points of every kind.")] = False,
     cluster: Annotated[
         str | None, typer.Option("--cluster", metavar="ADDRESS", help="A Dask scheduler; default: workers of its own.")
     ] = None,

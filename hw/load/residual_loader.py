@@ -8,7 +8,7 @@ from amaranth.utils import bits_for, ceil_log2, exact_log2
 from ..isa import NO_PRODUCER, PC_INDEX_BITS, Code
 from ..memory.burst_reader import BurstReader
 from ..memory.read_client import ReadClientSignature
-from ..post.vector_drain import sub_tile_beats
+from ..post.staging import sub_tile_beats
 from ..tile import Layouts, descriptor_layout
 from .fragment_window import FragmentWindow, window_layout
 

@@ -5,7 +5,7 @@ from amaranth.lib import data, stream
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import bits_for, ceil_log2, exact_log2
 
-from ..post.vector_drain import sub_tile_beats
+from ..post.staging import sub_tile_beats
 from ..tile import Layouts
 
 __all__ = ["BEAT_ADDRESS_BITS", "BurstSplitter", "FragmentRuns", "runs_layout", "write_burst_layout"]

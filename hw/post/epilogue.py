@@ -7,7 +7,8 @@ from amaranth.utils import ceil_log2, exact_log2
 
 from ..tile import Layouts
 from .requantize import delayed
-from .vector_drain import VectorDrain, sub_tile_beats
+from .staging import sub_tile_beats
+from .vector_drain import VectorDrain
 
 __all__ = ["Epilogue", "destination_layout"]
 

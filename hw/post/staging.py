@@ -5,12 +5,17 @@ from amaranth.lib import data, memory
 from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
-__all__ = ["Staging", "stage_read_layout"]
+__all__ = ["Staging", "stage_read_layout", "sub_tile_beats"]
 
 
 def stage_read_layout(config):
     """What a reader of the staging buffer asks for: a beat of a half."""
     return data.StructLayout({"address": ceil_log2(config.stage_beats), "half": 1})
+
+
+def sub_tile_beats(config, sub_tile, log2_kr):
+    """First beat of a sub-tile in a staging half: sub_tile * (stage_beats / kr)."""
+    return ((sub_tile << exact_log2(config.stage_beats)) >> log2_kr)[: ceil_log2(config.stage_beats)]
 
 
 class Staging(Component):

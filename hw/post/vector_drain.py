@@ -5,13 +5,9 @@ from amaranth.lib.wiring import Component, In, Out
 from amaranth.utils import ceil_log2, exact_log2
 
 from ..tile import Layouts
+from .staging import sub_tile_beats
 
-__all__ = ["VectorDrain", "sub_tile_beats"]
-
-
-def sub_tile_beats(config, sub_tile, log2_kr):
-    """First beat of a sub-tile in a staging half: sub_tile * (stage_beats / kr)."""
-    return ((sub_tile << exact_log2(config.stage_beats)) >> log2_kr)[: ceil_log2(config.stage_beats)]
+__all__ = ["VectorDrain"]
 
 
 class VectorDrain(Component):

@@ -116,46 +116,53 @@ def ablation_figure(found):
     return figure
 
 
+def _compared(lines, titles, decimals):
+    """Figure of ratios of means and differences of misses over the load, and its axes.
+
+    lines : policy -> list of (load, pairs of a run's figures and those it is compared with: (mean, misses) each)
+    """
+    figure, axes = _panels(2)
+    for policy, cells in lines.items():
+        loads = [load for load, _ in cells]
+        ratios = [estimate([a[0] / b[0] for a, b in pairs], log=True) for _, pairs in cells]
+        more = [estimate([a[1] - b[1] for a, b in pairs]) for _, pairs in cells]
+        for axis, values in zip(axes, (ratios, more), strict=True):
+            _line(axis, loads, values, policy, _COLOURS.get(policy, SOFT))
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(title)
+        axis.set_xlabel("load")
+    axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=decimals))
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6)
+    return figure, axes
+
+
 def bound_figure(found):
     """Mean latency and misses against what no scheduler can beat."""
     cells = by_cell(found, "policies", "policy", "load")
-    figure, axes = _panels(2)
-    for policy in (p for p in (*SOME, "oracle") if any(key[0] == p for key in cells)):
+
+    def against_bound(policy):
         loads = sorted(load for p, load in cells if p == policy)
-        ratio = [estimate([f["mean"] / f["bound_mean"] for f in cells[policy, l].values()], log=True) for l in loads]
-        more = [estimate([f["misses"] - f["bound_misses"] for f in cells[policy, l].values()]) for l in loads]
-        _line(axes[0], loads, ratio, policy, _COLOURS.get(policy, SOFT))
-        _line(axes[1], loads, more, policy, _COLOURS.get(policy, SOFT))
-    axes[0].set_title("mean latency / lower bound")
+        runs = [(load, cells[policy, load].values()) for load in loads]
+        return [(l, [((f["mean"], f["misses"]), (f["bound_mean"], f["bound_misses"])) for f in fs]) for l, fs in runs]
+
+    shown = {p: against_bound(p) for p in (*SOME, "oracle") if any(key[0] == p for key in cells)}
+    figure, axes = _compared(shown, ("mean latency / lower bound", "misses above the lower bound"), 0)
     axes[0].set_yscale("log")
-    axes[1].set_title("misses above the lower bound")
-    axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    for axis in axes:
-        axis.set_xlabel("load")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6)
     return figure
 
 
 def host_figure(found):
     """What a host that takes time for a decision costs."""
     free, paid = by_cell(found, "policies", "policy", "load"), by_cell(found, "host", "policy", "load")
-    figure, axes = _panels(2)
-    for policy in dict.fromkeys(p for p, _ in paid):
+
+    def against_free(policy):
         loads = sorted(l for p, l in paid if p == policy and (p, l) in free)
-        cells = [(paid[policy, l], free[policy, l]) for l in loads]
-        pairs = [[(a[s], b[s]) for s in a if s in b] for a, b in cells]
-        ratios = [estimate([a["mean"] / b["mean"] for a, b in pair], log=True) for pair in pairs]
-        more = [estimate([a["misses"] - b["misses"] for a, b in pair]) for pair in pairs]
-        _line(axes[0], loads, ratios, policy, _COLOURS.get(policy, SOFT))
-        _line(axes[1], loads, more, policy, _COLOURS.get(policy, SOFT))
-    axes[0].set_title("mean latency, host with 2 µs per decision / host without")
-    axes[1].set_title("misses that it adds")
-    axes[1].yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-    for axis in axes:
-        axis.set_xlabel("load")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6)
+        cells = [(l, paid[policy, l], free[policy, l]) for l in loads]
+        return [(l, [tuple((f["mean"], f["misses"]) for f in (a[s], b[s])) for s in a if s in b]) for l, a, b in cells]
+
+    titles = ("mean latency, host with 2 µs per decision / host without", "misses that it adds")
+    figure, _ = _compared({p: against_free(p) for p in dict.fromkeys(p for p, _ in paid)}, titles, 1)
     return figure
 
 

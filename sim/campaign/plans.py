@@ -156,7 +156,7 @@ PLANS = {"default": _default, "full": _full, "quick": _quick}
 def make_plan(name, workloads, traces=()):
     """Points of a named plan, each once per group.
 
-    "default": every figure of the page, about half an hour on two cores; "full": the factorial; "quick": a few points
+    "default": every figure of the page; "full": the factorial; "quick": a few points
     of every kind, within a minute. workloads, traces : names of networks and of timestamp files that are there
     """
     return list(dict.fromkeys(PLANS[name](list(workloads), list(traces))))

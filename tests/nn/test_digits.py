@@ -68,7 +68,7 @@ def test_views_are_held_out(views):
 
 def test_views_can_be_made_again(views):
     """Same seeds, same views; another machine's cosine may round a pixel differently."""
-    pytest.importorskip("sklearn")
+    pytest.importorskip("sklearn", reason="scikit-learn (extra `exits`) is not installed")
     again = held_out_views()
     np.testing.assert_array_equal(again.labels, views.labels)
     np.testing.assert_array_equal(again.digits, views.digits)
@@ -167,7 +167,7 @@ def test_bad_views_files(tmp_path):
 
 def test_training_is_reproducible(tmp_path):
     """A very short training: the file runs, and the same seed gives the same bytes."""
-    pytest.importorskip("torch")
+    pytest.importorskip("torch", reason="PyTorch, which only training needs, is not installed")
     images, labels = load_digit_images()
     networks = [train(images[:128], labels[:128], epochs=2, seed=seed) for seed in (3, 3, 4)]
     assert networks[0] == networks[1] != networks[2]
