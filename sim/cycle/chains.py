@@ -16,36 +16,28 @@ import numpy as np
 
 from .counts import LONG
 from .interned import clear, find, fits, intern, new_store
-from .layout import CONTEXT, FRAME, HELD, PC
+from .layout import FRAME, HELD, PC
 from .segments import (
     ABSENT,
     AROUND,
     CHAINED,
     CHANGES,
-    CONTEXTS,
     COUNTED,
     COUNTERS_THEN,
     COUNTS_NOW,
     CYCLES,
     ENTRIES,
-    EVENT,
     EVENT_COUNT,
-    FLIPS,
-    FROM_CONTEXT,
-    FROM_CTILES,
-    FROM_LINES,
-    FROM_PC,
-    HELD_THEN,
     KEY_COUNTS,
     LIMITS_NOW,
     MASK,
     MOST_WORDS,
     NODE,
-    OPERATIONS,
     SET,
     TAKE,
     TAKE_ANY,
-    TARGET,
+    put_ends,
+    put_events,
 )
 from .state import COUNTERS, COUNTS, CTILES, EVENT_FIELDS, LINES, compiled, part
 
@@ -252,23 +244,11 @@ def _keep(m, memo, trace, recorder, level, node):
     about[first_node, CHAINED] |= 1 << by
     s = used[WORDS]
     chains.first[number, level] = s + 1
-    words[s + NODE], words[s + TARGET], words[s + MASK] = first_node, node, recorder[SEGMENTS]
-    words[s + AROUND] = 0 if by & BY_PLACE else ABSENT
-    words[s + CYCLES] = m.t - recorder[SINCE]
-    words[s + EVENT], words[s + EVENT_COUNT] = used[EVENTS], count
-    words[s + FROM_CONTEXT], words[s + FROM_PC] = frame[CONTEXT], frame[PC]
-    words[s + FROM_LINES], words[s + FROM_CTILES] = counts[LINES], counts[CTILES]
-    words[s + FLIPS] = 0
-    for f in range(HELD + 1, CONTEXT):
-        words[s + FLIPS] |= (frame[f] ^ now[f]) << f
-    words[s + CONTEXTS] = (now[CONTEXT] - frame[CONTEXT] + m.contexts) % m.contexts
-    words[s + OPERATIONS], words[s + HELD_THEN] = now[PC] - frame[PC], now[HELD]
+    words[s + MASK], words[s + AROUND] = recorder[SEGMENTS], 0 if by & BY_PLACE else ABSENT
+    put_ends(words, s, first_node, node, m.t - recorder[SINCE], recorder[THEN:], now, m.contexts)
     words[s + KEY_COUNTS], words[s + NEED], words[s + LOOKED_UP] = 2, recorder[NEEDED], by
     words[s + CHANGES], words[s + COUNTED], used[WORDS] = _put_changes(m, words, s + ENTRIES + 2, recorder, now)
-    for e in range(count):
-        row = recorder[FIRST_EVENT] + e
-        for f in range(len(EVENT_FIELDS)):
-            chains.events[used[EVENTS] + e, f] = trace[row, f] - (recorder[SINCE] if f == 0 else 0)
+    put_events(words, s, chains.events, used[EVENTS], trace, recorder[FIRST_EVENT], count, recorder[SINCE])
     used[EVENTS] += count
 
 

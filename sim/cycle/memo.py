@@ -19,26 +19,16 @@ from .chains import clear_chains
 from .counts import LONG, tidy
 from .held import put_held
 from .interned import clear, fits, intern
-from .layout import CONTEXT, FRAME, HELD, KEY_WORDS, PC
+from .layout import FRAME, HELD, KEY_WORDS, PC
 from .segments import (
     ABSENT,
     AHEAD,
     AROUND,
     AT,
-    CONTEXTS,
     COUNTERS_THEN,
     COUNTS_NOW,
-    CYCLES,
-    EVENT,
-    EVENT_COUNT,
     EVENTS,
     FIRST_EVENT,
-    FLIPS,
-    FROM_CONTEXT,
-    FROM_CTILES,
-    FROM_LINES,
-    FROM_PC,
-    HELD_THEN,
     HINT,
     LAYER_PC,
     LIMITS_NOW,
@@ -47,21 +37,20 @@ from .segments import (
     MISSED,
     MOST_WORDS,
     NEAR,
-    NODE,
-    OPERATIONS,
     PLACES,
     PLAIN_ONE,
     SEGMENTS,
     SINCE,
-    TARGET,
     VISITS,
     WORDS,
     WRITTEN,
+    put_ends,
     put_entries,
+    put_events,
     segment_place,
     surroundings,
 )  # fmt: skip
-from .state import COUNTERS, COUNTS, CTILES, EVENT_FIELDS, LINES, NEVER, compiled, part
+from .state import COUNTERS, COUNTS, LINES, NEVER, compiled, part
 from .walk import walk
 
 __all__ = ["forget_start", "pass_anchor"]
@@ -188,19 +177,10 @@ def _end(m, memo, desc, flat, words, trace, node):
     memo.table[place] = s + 1
     if around == ABSENT and mask == 0:
         memo.about[meta[AT], PLAIN_ONE] = s + 1
-    words[s + NODE], words[s + AROUND], words[s + MASK], words[s + CYCLES] = meta[AT], around, mask, m.t - meta[SINCE]
-    words[s + TARGET], words[s + EVENT], words[s + EVENT_COUNT] = node, meta[EVENTS], count
-    words[s + FROM_CONTEXT], words[s + FROM_PC] = start[CONTEXT], start[PC]
-    words[s + FROM_LINES], words[s + FROM_CTILES] = counts[LINES], counts[CTILES]
-    words[s + FLIPS] = 0
-    for f in range(HELD + 1, CONTEXT):
-        words[s + FLIPS] |= (start[f] ^ now[f]) << f
-    words[s + CONTEXTS] = (now[CONTEXT] - start[CONTEXT] + m.contexts) % m.contexts
-    words[s + OPERATIONS], words[s + HELD_THEN] = now[PC] - start[PC], now[HELD]
+    words[s + AROUND], words[s + MASK] = around, mask
+    put_ends(words, s, meta[AT], node, m.t - meta[SINCE], start, now, m.contexts)
     put_entries(m, memo, s, mask, sets)
-    for e in range(count):
-        for f in range(len(EVENT_FIELDS)):
-            memo.events[meta[EVENTS] + e, f] = trace[meta[FIRST_EVENT] + e, f] - (meta[SINCE] if f == 0 else 0)
+    put_events(words, s, memo.events, meta[EVENTS], trace, meta[FIRST_EVENT], count, meta[SINCE])
     meta[EVENTS] += count
     meta[SEGMENTS] += 1
 

@@ -5,9 +5,9 @@ from collections import namedtuple
 import numpy as np
 
 from .interned import intern, mix, new_store
-from .layout import FRAME, HELD, KEY_WORDS, PC
+from .layout import CONTEXT, FRAME, HELD, KEY_WORDS, PC
 from .shapes import NO_SHAPE, fetched_from, new_shapes, shape_of, token
-from .state import COUNTERS, COUNTS, EVENT_FIELDS, NEVER, compiled, part
+from .state import COUNTERS, COUNTS, CTILES, EVENT_FIELDS, LINES, NEVER, compiled, part
 
 __all__ = [
     "ABSENT",
@@ -58,7 +58,7 @@ __all__ = [
     "Memo",
     "fitting",
     "new_memo",
-    "put_entries",
+    "put_ends", "put_entries", "put_events",
     "segment_place",
     "surroundings",
 ]  # fmt: skip
@@ -203,6 +203,28 @@ def fitting(words, table, about, meta, node, around, counts, cycles):
         if s >= 0:
             return s, _times(words, meta, s, node, counts, cycles)
     return np.int64(-1), 0
+
+
+@compiled
+def put_ends(words, s, node, target, cycles, then, now, contexts):
+    """What a record of a segment or a chain says of its two ends. then, now : frame, then counts, at each of them."""
+    words[s + NODE], words[s + TARGET], words[s + CYCLES] = node, target, cycles
+    words[s + FROM_CONTEXT], words[s + FROM_PC] = then[CONTEXT], then[PC]
+    words[s + FROM_LINES], words[s + FROM_CTILES] = then[COUNTS_NOW + LINES], then[COUNTS_NOW + CTILES]
+    words[s + FLIPS] = 0
+    for f in range(HELD + 1, CONTEXT):
+        words[s + FLIPS] |= (then[f] ^ now[f]) << f
+    words[s + CONTEXTS] = (now[CONTEXT] - then[CONTEXT] + contexts) % contexts
+    words[s + OPERATIONS], words[s + HELD_THEN] = now[PC] - then[PC], now[HELD]
+
+
+@compiled
+def put_events(words, s, events, place, trace, first, count, since):
+    """The record's events: ``count`` rows of the trace from ``first`` on, their cycles counted from ``since``."""
+    words[s + EVENT], words[s + EVENT_COUNT] = place, count
+    for e in range(count):
+        for f in range(len(EVENT_FIELDS)):
+            events[place + e, f] = trace[first + e, f] - (since if f == 0 else 0)
 
 
 @part
