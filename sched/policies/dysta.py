@@ -31,6 +31,19 @@ class Dysta(LayerGranular):
         penalty = idle / self._full[request.program][0] / (len(state.live) + len(state.waiting))
         return left + self.eta * (slack + penalty)
 
+    def candidates(self, state):
+        """Of each kind, who can still be in time with the least slack, that is the oldest; and of those who cannot,
+        whose slack is 0, the one with the least penalty, that is the youngest."""
+        in_time, late = {}, {}
+        for request in state.waiting:
+            due = request.deadline
+            slack = 0.0 if due is None else due - state.now - self._full[request.program][0]
+            found = (in_time if slack > 0 else late).setdefault(self.kind(request), [])
+            if slack <= 0 or len(found) < self.batch:
+                found.append(request)
+        chosen = [r for found in in_time.values() for r in found]
+        return chosen + [r for found in late.values() for r in found[-self.batch :]]
+
     def decide(self, state):
         for sample in state.live.values():
             if sample.priority > 1:

@@ -7,14 +7,17 @@ from .base import Admit, Batch, Policy, Wake
 __all__ = ["Edf", "LayerGranular", "Llf", "Sjf", "SrtfEe"]
 
 WAITS, RUNS = 1, 2  # priorities
+SOON = 64  # cycles; a boundary that is nearer, as behind operations that only jump, is not worth a decision of its own
 
 
 class LayerGranular(Policy):
     """The request of least `score` runs, alone; ties: the oldest. Preempted samples keep their slots and go on where
     they stood, so preemption costs nothing.
 
-    Asked again at arrivals, completions and, as ``boundaries`` of the class says, where the running sample ends a
-    layer ("layers"), decides at a head and stays ("heads"), or not ("").
+    Asked at arrivals and completions and, as ``boundaries`` of the class says, also where the running sample decides at
+    a head and stays ("heads"), or not (""); or only where it ends a layer or leaves ("layers"), but who has just taken
+    over keeps the array as long as the longest layer takes: samples whose scores cross again and again would otherwise
+    revoke one another's tiles before they start.
 
     batch : samples at the same operation that run together, the best by score (default 1: as published)
     """
@@ -28,7 +31,8 @@ class LayerGranular(Policy):
         if batch < 1:
             raise ValueError(f"{self.name}: batch = {batch}, it must be at least 1")
         self.batch = batch
-        self._full = []
+        self._full, self._runs, self._until = [], None, 0
+        self._longest = max(float(tables.latency.cycles[:, 1].max()) for tables in self.models)
         for tables in self.models:
             cycles = tables.latency.cycles[:, 1]
             self._full.append([*cycles[::-1].cumsum()[::-1].tolist(), 0.0])
@@ -36,6 +40,22 @@ class LayerGranular(Policy):
     def score(self, state, request, op, part):
         """Least runs. The sample stands at operation ``op``, of which ``part`` (0..1) is done."""
         raise NotImplementedError
+
+    def candidates(self, state):
+        """Those of the waiting requests among which the best `batch` are, by arrival: the oldest of every `kind`."""
+        found, counts = [], {}
+        for request in state.waiting:
+            kind = self.kind(request)
+            count = counts.get(kind, 0)
+            if count < self.batch:
+                counts[kind] = count + 1
+                found.append(request)
+        return found
+
+    @staticmethod
+    def kind(request):
+        """Waiting requests that differ in age alone are of one kind."""
+        return request.program, request.priority, request.slo
 
     def remaining(self, request, op, part):
         """Cycles of the rest of the network, alone, without exits."""
@@ -48,6 +68,12 @@ class LayerGranular(Policy):
     def decide(self, state):
         if not state.live and not state.waiting:
             return []
+        if (
+            self.boundaries == "layers"
+            and state.now < self._until
+            and self._runs in [x.request.id for x in state.live.values()]
+        ):
+            return [Wake(self._until)]
         entries = []
         for slot, sample in state.live.items():
             tables = self.tables(sample.request)
@@ -56,7 +82,7 @@ class LayerGranular(Policy):
             entries.append((self.score(state, sample.request, op, part), sample.request.arrival, slot, op, part, None))
         free = state.free
         if free:
-            for n, request in enumerate(state.waiting):
+            for n, request in enumerate(self.candidates(state)):
                 entries.append((self.score(state, request, 0, 0.0), request.arrival, state.slots + n, 0, 0.0, request))
         first, *others = sorted(entries, key=lambda e: e[:3])
         chosen = [first]
@@ -97,13 +123,17 @@ class LayerGranular(Policy):
         """Ask again at the next boundary, if somebody might then be better."""
         if not self.boundaries or len(state.live) + len(state.waiting) < 2:
             return []
-        tables, op, part = self.tables(self._request(state, chosen[0])), chosen[0][3], chosen[0][4]
-        cycles, b = tables.latency.cycles, min(len(chosen), tables.B)
-        left = (1 - part) * cycles[op, b]
+        request, op, part = self._request(state, chosen[0]), chosen[0][3], chosen[0][4]
+        tables = self.tables(request)
+        cycles = tables.latency.cycles[:, min(len(chosen), tables.B)]
+        left = (1 - part) * cycles[op]
         if self.boundaries == "heads":
             end = next((e for e in tables.exit_operations if e >= op), tables.L - 1)
-            left += cycles[op + 1 : end + 1, b].sum()
-        return [Wake(state.now + max(1, ceil(left)))]
+            left += cycles[op + 1 : end + 1].sum()
+        elif request.id != self._runs:
+            left = max(left, self._longest)
+        self._runs, self._until = request.id, state.now + max(SOON, ceil(left))
+        return [Wake(self._until)]
 
 
 class Sjf(LayerGranular):

@@ -29,7 +29,8 @@ class Prema(LayerGranular):
 
     def decide(self, state):
         running = {s.request.id for s in state.live.values() if s.priority == RUNS}
-        requests = [s.request for s in state.live.values()] + state.waiting
+        self._candidates = super().candidates(state)  # of those who wait, the oldest of a kind have the most tokens
+        requests = [s.request for s in state.live.values()] + self._candidates
         for r in requests:
             waited = 0 if r.id in running else state.now - self._seen.get(r.id, r.arrival)
             tokens = self._tokens.get(r.id, r.priority)
@@ -38,6 +39,9 @@ class Prema(LayerGranular):
         most = max((self._tokens[r.id] for r in requests), default=0)
         self._threshold = next((level for level in LEVELS if most >= level), 0)
         return super().decide(state)
+
+    def candidates(self, state):
+        return self._candidates
 
     def score(self, state, request, op, part):
         return (self._tokens[request.id] < self._threshold, self.remaining(request, op, part))

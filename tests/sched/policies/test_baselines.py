@@ -1,9 +1,10 @@
 """Published rules on hand-made states; the expected actions are worked out from the papers' formulas."""
 
+import numpy as np
 import pytest
 from fluidnpu.sched.policies import make_policy
 from fluidnpu.sched.policies.base import Admit, Batch, Drop, Wake
-from fluidnpu.sched.request import Result
+from fluidnpu.sched.request import Request, Result
 
 from .states import SLOTS, live, request, state, tables
 
@@ -198,7 +199,34 @@ def test_llf_takes_the_least_laxity():
     actions = policy.decide(state(1000, [a], [live(b, 0, op=3)]))
     assert runs(actions) == [0] and wakes(actions) == [1100]  # asked again when the layer ends
     b = request("b", 10, 1501)
-    assert runs(policy.decide(state(1000, [a], [live(b, 0, op=3)]))) == ["a"]
+    assert runs(make_policy("llf", WIDE).decide(state(1000, [a], [live(b, 0, op=3)]))) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["llf", "dysta"])
+def test_layer_granular_policies_decide_where_a_layer_ends(name):
+    """Whoever took over runs for a layer at least, however urgent others become; then they are asked again."""
+    old, urgent = request("old", 0, 100_000), request("new", 990, 1001)
+    policy = make_policy(name, WIDE)
+    assert wakes(policy.decide(state(1000, [request("other", 0, 200_000)], [live(old, 0, op=3)]))) == [1100]
+    samples = [live(old, 0, op=3, priority=2, ride=False)]
+    assert [(type(a), a.cycle) for a in policy.decide(state(1050, [urgent], samples))] == [(Wake, 1100)]
+    assert runs(policy.decide(state(1100, [urgent], [live(old, 0, op=4, priority=2, ride=False)]))) == ["new"]
+
+
+@pytest.mark.parametrize("name", ["sjf", "edf", "llf", "srtf-ee", "prema", "dysta"])
+@pytest.mark.parametrize("seed", range(20))
+def test_candidates_lose_nothing(name, seed):
+    """The best of all who wait is among the candidates."""
+    rng = np.random.default_rng(seed)
+    waiting = [
+        Request(i, i * 10, None, (None, 300, 900)[rng.integers(3)], priority=(1.0, 3.0)[rng.integers(2)])
+        for i in range(12)
+    ]
+    one, all_of_them = make_policy(name, WIDE), make_policy(name, WIDE)
+    all_of_them.candidates = lambda state: list(state.waiting)
+    all_of_them.kind = lambda request: request.id  # every one is of its own kind
+    found = [runs(policy.decide(state(600, list(waiting)))) for policy in (one, all_of_them)]
+    assert found[0] == found[1] and len(found[0]) == 1
 
 
 def test_srtf_with_exits_prefers_a_newcomer_to_one_that_stayed_at_its_head():
@@ -209,7 +237,7 @@ def test_srtf_with_exits_prefers_a_newcomer_to_one_that_stayed_at_its_head():
     for op, expected in ((0, [0]), (1, [0]), (2, ["new"])):
         actions = policy.decide(state(1000, [fresh], [live(old, 0, op=op)]))
         assert runs(actions) == expected, op
-        assert wakes(actions) == [{0: 1100, 1: 1001, 2: 1100}[op]]  # at the next head of who runs
+        assert wakes(actions) == [{0: 1100, 1: 1064, 2: 1100}[op]]  # at the next head of who runs, but not at once
     assert runs(make_policy("sjf", model).decide(state(1000, [fresh], [live(old, 0, op=2)]))) == [0]
 
 
