@@ -67,6 +67,11 @@ class FoldedInput:
     left: int = 0
     zero: int = 0
 
+    @property
+    def shape(self):
+        """(h, w, c) of an image."""
+        return self.height, self.width, self.channels
+
 
 @dataclass(frozen=True)
 class ProgramExit:
@@ -133,7 +138,7 @@ class Program:
         """int8 image [h, w, c] as the bytes of the input tensor (uint8 [n]); ProgramError for another shape."""
         f = self.input
         image = np.asarray(image)
-        if image.shape != (f.height, f.width, f.channels) or image.dtype != np.int8:
+        if image.shape != f.shape or image.dtype != np.int8:
             raise ProgramError(
                 f"{self.name}: image is {image.dtype} {list(image.shape)}, it must be int8 "
                 f"[{f.height}, {f.width}, {f.channels}]"

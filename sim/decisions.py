@@ -17,10 +17,12 @@ class Decided:
 
     confident : int64 [samples], bit e: exit e is confident (the last one always decides)
     top : int64 [samples, exits], the class that each exit says, or None: classes are not known
+    image : int64 [samples], which image of the network's own each sample is, or None: it is none of them
     """
 
     confident: np.ndarray
     top: np.ndarray | None = None
+    image: np.ndarray | None = None
 
     @classmethod
     def at(cls, exit, top=None):

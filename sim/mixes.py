@@ -31,6 +31,7 @@ class ExitMix:
     confident : int64 [n], bit e: exit e is confident; exits : number of exits
     top : int64 [n, exits] classes that the exits say, label : int64 [n] true classes; or None
     shares : float [phases, exits]: chance to leave at each exit, phase by phase of equal length; None: as in the pool
+    of_images : the pool's samples are the network's images, in their order
     """
 
     confident: np.ndarray
@@ -38,6 +39,7 @@ class ExitMix:
     top: np.ndarray | None = None
     label: np.ndarray | None = None
     shares: np.ndarray | None = None
+    of_images: bool = False
 
     @property
     def taken(self):
@@ -67,7 +69,8 @@ class ExitMix:
             places = random.random(count)
             chosen = np.array([where[e][int(p * len(where[e]))] for e, p in zip(exit, places, strict=True)], int)
         top = None if self.top is None else self.top[chosen]
-        return Decided(self.confident[chosen], top), None if self.label is None else self.label[chosen]
+        image = chosen if self.of_images else None
+        return Decided(self.confident[chosen], top, image), None if self.label is None else self.label[chosen]
 
 
 def answers_mix(network, limits, images, labels=None):
@@ -81,14 +84,19 @@ def answers_mix(network, limits, images, labels=None):
     sure = np.stack([np.asarray(s, np.int64) <= limit for s, limit in zip(spreads, limits, strict=True)], 1)
     confident = (sure.astype(np.int64) << np.arange(len(limits))).sum(1)
     labels = None if labels is None else np.asarray(labels, np.int64)
-    return ExitMix(confident, len(limits), np.stack(tops, 1).astype(np.int64), labels)
+    return ExitMix(confident, len(limits), np.stack(tops, 1).astype(np.int64), labels, of_images=True)
 
 
-def file_mix(path, exits, threshold=0.8):
-    """A .csv file with columns label, p1, c1, p2, c2, ...: class and confidence of every exit, a sample per line."""
+def file_mix(path, exits=None, threshold=0.8):
+    """A .csv file with columns label, p1, c1, p2, c2, ...: class and confidence of every exit, a sample per line.
+
+    exits : that the network has; default: as many as the file
+    """
     try:
         with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
+            table = csv.DictReader(file)
+            rows, names = list(table), table.fieldnames or ()
+        exits = exits or sum(name[:1] == "c" and name[1:].isdigit() for name in names) or 1
         classes = np.array([[int(r[f"p{e + 1}"]) for e in range(exits)] for r in rows])
         sure = np.array([[float(r[f"c{e + 1}"]) >= threshold for e in range(exits)] for r in rows])
         label = np.array([int(r["label"]) for r in rows])
@@ -111,7 +119,7 @@ def shares_mix(shares, pool=None):
         missing = [e for e in range(exits) if table[:, e].any() and not (pool.taken == e).any()]
         if pool.exits != exits or missing:
             raise MixError(f"exit shares {shares}: the pool has {pool.exits} exits, nobody leaves at {missing}")
-        return ExitMix(pool.confident, exits, pool.top, pool.label, table)
+        return ExitMix(pool.confident, exits, pool.top, pool.label, table, pool.of_images)
     return ExitMix(Decided.at(np.arange(exits)).confident, exits, shares=table)
 
 

@@ -13,7 +13,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 __all__ = ["study"]
 
-TRACE = "traces/azure_llm_conv.csv"  # in the folder of real inputs
+# In the folder of real inputs
+TRACE = "traces/azure_llm_conv.csv"
+EXITS = "exits/resnet8_three_exits_1000.csv"
 
 
 def study(
@@ -30,6 +32,10 @@ def study(
     ] = None,
     timestamps: Annotated[
         list[Path] | None, typer.Option("--timestamps", help="A further file of arrivals. Repeat it for several.")
+    ] = None,
+    exits: Annotated[
+        list[Path] | None,
+        typer.Option("--exits", help="A further exit mix: .csv with label, p1, c1, p2, c2, ... Repeat it for several."),
     ] = None,
     requests: Annotated[
         int | None, typer.Option("--requests", "-r", help="Per point, instead of what the plan says.", min=10)
@@ -49,6 +55,7 @@ def study(
     from .campaign.page import write_study
     from .campaign.plans import make_plan
     from .campaign.runner import Store, measure_cases, run_points
+    from .mixes import file_mix
     from .study import InputError
     from .traffic import read_times
 
@@ -58,12 +65,9 @@ def study(
     begin = time.perf_counter()
     with console.status("networks") as status:
         workloads = find_workloads(status.update)
-        files = {path.stem: path for path in timestamps or []}
-        real = os.environ.get("FLUIDNPU_REAL")
-        if real and (Path(real) / TRACE).exists():
-            files.setdefault("azure", Path(real) / TRACE)
-        traces = {name: read_times(path) for name, path in files.items()}
-        points = make_plan("full" if full else "quick" if quick else "default", workloads, traces)
+        traces = {name: read_times(path) for name, path in _files(timestamps, TRACE).items()}
+        mixes = {name: file_mix(path) for name, path in _files(exits, EXITS).items()}
+        points = make_plan("full" if full else "quick" if quick else "default", workloads, traces, mixes)
         known = dict.fromkeys(point.group for point in points)
         if unknown := [g for g in group or [] if g not in known]:
             raise InputError(f"--group {unknown[0]}: there are {', '.join(known)}")
@@ -89,7 +93,7 @@ def study(
             workloads,
             lambda done, total: progress.update(task, completed=done, total=total),
         )
-        cases = {npu: replace(case, traces=traces) for npu, case in cases.items()}
+        cases = {npu: replace(case, traces=traces, mixes=mixes) for npu, case in cases.items()}
         task = progress.add_task("points", total=len(points))
 
         def tell(done, total, point):
@@ -112,6 +116,15 @@ def study(
     console.print(f"{len(found):,} points in {minutes:.1f} minutes. Page: {page}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
+
+
+def _files(given, real):
+    """dict name -> path of the files that were given, and of one among the real inputs."""
+    found = {path.stem: path for path in given or []}
+    folder = os.environ.get("FLUIDNPU_REAL")
+    if folder and (Path(folder) / real).exists():
+        found.setdefault(Path(real).stem, Path(folder) / real)
+    return found
 
 
 @contextmanager

@@ -75,29 +75,37 @@ class TimedNpu:
         decided : decisions.Decided, by place of the request; device : of DEVICES; decision_cycles : see `sched.serve`.
         The NPU runs rigid if it is so or the policy wants it.
         """
-        begin = time.perf_counter()
-        return run_now(self._serve(requests, decided, policy, device, decision_cycles, begin))
-
-    async def _serve(self, requests, decided, policy, device, decision_cycles, begin):
-        rigid = self.rigid or policy.rigid
-        if device == "tiles":
-            modes = {"memory": self.memory, "rigid": rigid, "unstacked": self.unstacked}
-            driver = TileDriver(self.config, self.programs, self.operations, decided, **modes)
-        elif device == "cycles":
-            size = sum(memory_bytes_for(p, self.config.slots) for p in self.programs)
-            npu = CycleDevice(self.config, self.memory, size, GivenValues(decided))
-            driver = Driver(npu, memory_bytes=size)
-            await driver.start(rigid=rigid, unstacked=self.unstacked)
-            for program in self.programs:
-                await driver.load_program(program)
-        else:
+        if device == "cycles":
+            npu = CycleDevice(self.config, self.memory, self.memory_bytes, GivenValues(decided))
+            return run_now(self.serve_on(npu, requests, policy, decision_cycles=decision_cycles))
+        if device != "tiles":
             raise ValueError(f"unknown device {device!r}; there are {', '.join(DEVICES)}")
-        timer, counts = _Timer(policy), _Counts()
-        results = await serve(driver, requests, timer, decisions=counts, decision_cycles=decision_cycles)
-        cycles = await driver.device.cycle()
-        statistics = driver.statistics if device == "tiles" else await driver.counters()
-        seconds = time.perf_counter() - begin
-        return Served(results, counts.kinds, statistics, cycles, timer.calls, timer.seconds, seconds)
+        modes = {"memory": self.memory, "rigid": self.rigid or policy.rigid, "unstacked": self.unstacked}
+        driver = TileDriver(self.config, self.programs, self.operations, decided, **modes)
+        return run_now(_serve(driver, requests, policy, decision_cycles))
+
+    @property
+    def memory_bytes(self):
+        """External memory that programs and arenas need."""
+        return sum(memory_bytes_for(p, self.config.slots) for p in self.programs)
+
+    async def serve_on(self, device, requests, policy, *, decision_cycles=0):
+        """The same on any sched.Device of this configuration that has `memory_bytes` and was just reset."""
+        driver = Driver(device, memory_bytes=self.memory_bytes)
+        await driver.start(rigid=self.rigid or policy.rigid, unstacked=self.unstacked)
+        for program in self.programs:
+            await driver.load_program(program)
+        return await _serve(driver, requests, policy, decision_cycles)
+
+
+async def _serve(driver, requests, policy, decision_cycles):
+    begin = time.perf_counter()
+    timer, counts = _Timer(policy), _Counts()
+    results = await serve(driver, requests, timer, decisions=counts, decision_cycles=decision_cycles)
+    cycles = await driver.device.cycle()
+    statistics = driver.statistics if isinstance(driver, TileDriver) else await driver.counters()
+    seconds = time.perf_counter() - begin
+    return Served(results, counts.kinds, statistics, cycles, timer.calls, timer.seconds, seconds)
 
 
 class _Timer:

@@ -50,7 +50,9 @@ class Case:
     alone : cycles of one sample through the whole stacked network
     rigid_capacity : samples per cycle of the rigid, unstacked NPU in its best batch, or None: not measured
     stacked : latencies of the NPU in stacked mode
+    images : path of the images that ``pool`` has the answers to, or None
     traces : timestamps (traffic.read_times) of the files that points name as arrivals
+    mixes : ExitMix of the files that points name as mix
     """
 
     npu: TimedNpu
@@ -58,11 +60,18 @@ class Case:
     alone: float
     rigid_capacity: float | None
     stacked: LatencyTable
+    images: Path | None = None
     traces: dict = field(default_factory=dict)
+    mixes: dict = field(default_factory=dict)
 
     def mix(self, name):
         """ExitMix of that name."""
-        return mix_of(name, len(self.npu.programs[0].exits), self.pool, THRESHOLD)
+        exits, known = len(self.npu.programs[0].exits), self.mixes.get(name)
+        if known is None:
+            return mix_of(name, exits, self.pool, THRESHOLD)
+        if known.exits != exits:
+            raise InputError(f"exit mix {name} has {known.exits} exits, the network has {exits}")
+        return known
 
     def tables(self, rates, stacked=False):
         """SurvivalTables of this NPU, or of the same in stacked mode, that begin with these exit rates."""
@@ -147,6 +156,7 @@ def build_case(workload, config_name, bandwidth, unstacked, rigid=False):
         alone=float(stacked.latencies[0].cycles[:, 1].sum()),
         rigid_capacity=None if flat is None else float((1 / flat.latencies[0].per_sample()).max()),
         stacked=stacked.latencies[0],
+        images=workload.images,
     )
     folder.mkdir(parents=True, exist_ok=True)
     _keep(path, pickle.dumps(case))

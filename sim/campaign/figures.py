@@ -154,7 +154,9 @@ def bound_figure(found):
 
 def host_figure(found):
     """What a host that takes time for a decision costs."""
-    free, paid = by_cell(found, "policies", "policy", "load"), by_cell(found, "host", "policy", "load")
+    runs = by_cell(found, "host", "policy", "load", "decision_cycles")
+    free = {key[:2]: cell for key, cell in runs.items() if not key[2]}
+    paid = {key[:2]: cell for key, cell in runs.items() if key[2]}
 
     def against_free(policy):
         loads = sorted(l for p, l in paid if p == policy and (p, l) in free)

@@ -11,7 +11,8 @@ from ..report.report import svg_text
 from ..report.style import RC, themed
 from . import figures
 from .plans import BASELINE, OURS
-from .summary import best_baselines, by_cell, deviations, estimate, parts_table, rows_of, shift_table
+from .rivals import best_baselines
+from .summary import by_cell, deviations, estimate, parts_table, rows_of, rtl_table, shift_table
 from .words import headline_text, percent
 
 __all__ = ["write_study"]
@@ -52,11 +53,12 @@ def write_study(found, cases, folder, facts=()):
             headlines=headline_text(found),
             pictures=drawn,
             policies=_policies(found),
-            best=[_best_row(row) for row in best_baselines(found)],
+            best=[_rival_row(rival) for rival in best_baselines(found)],
             sweeps=_sweeps(found),
             parts=[(label, load, str(r), percent(m), percent(a)) for label, load, r, m, a in parts_table(found)],
             shift=[(label, f"{mean.value:,.0f}", str(ratio)) for label, mean, ratio in shift_table(found)],
             tenants=_tenants(found),
+            rtl=[(p, mode, cycles, f"{n:,}", f"{100 * share:g} %") for p, mode, cycles, n, share in rtl_table(found)],
             deviations=[(w, p, f"{l:g}", f"{100 * e:+.2f} %", same) for w, p, l, e, same in deviations(found)],
             ours=OURS,
             baseline=BASELINE,
@@ -113,17 +115,22 @@ def _policy_row(policy, runs, v, best):
     return policy, cells
 
 
-def _best_row(row):
-    cells = []
-    for what in ("mean", "misses"):
-        if what in row:
-            name, change, base = row[what]
-            drops = f"{100 * row[f'drops_{what}']:+.2f}"
-            if what == "mean":
-                cells += [name, f"{change.value:.3f} ({change.low:.3f} to {change.high:.3f})", drops, f"{base:,.0f}"]
-            else:
-                cells += [name, percent(change), drops, f"{100 * base:.2f} %"]
-    return f"{row['ours']}, {row['cell'][0]:g}", cells
+def _rival_row(r):
+    """(cells of the row, whether no worse, whether better)"""
+    mean, misses = r.theirs
+    cells = (
+        r.ours,
+        f"{r.cell[0]:g}",
+        r.policy,
+        r.best,
+        f"{mean:,.0f}",
+        f"{r.mean.value:.3f} ({r.mean.low:.3f} to {r.mean.high:.3f})",
+        f"{100 * misses:.2f} %",
+        f"{r.misses.value:.3f}",
+        percent(r.points),
+        f"{100 * r.drops:+.2f}",
+    )
+    return cells, r.no_worse, r.better
 
 
 def _sweeps(found):

@@ -18,7 +18,7 @@ class Point:
     group : the part of the study that it belongs to; it does not change the result
     workload, config : names (cases.WORKLOADS, hw.config.CONFIGS); bandwidth : "full" or "half" of a beat per cycle
     rigid, unstacked : mode bits of the NPU
-    arrivals : shape or file of timestamps (traffic.arrivals); mix : exit mix (mixes.mix_of)
+    arrivals : shape or file of timestamps (traffic.arrivals); mix : exit mix (mixes.mix_of), or a file of confidences
     load : share of the reference's capacity
     reference : "fluid", this configuration, stacked, with exits that leave; or "rigid", the same rigid and unstacked,
         where exits free nothing
@@ -27,7 +27,8 @@ class Point:
     decision_cycles : that the host takes per decision
     seed : of arrivals and samples, the same for every policy; requests : that count; as many more as a tenth of them
         come before, to warm up
-    device : "tiles" or "cycles" (timed_npu.DEVICES)
+    device : "tiles" or "cycles" (timed_npu.DEVICES), or "rtl": the RTL and the cycle model, which have to agree
+    rates : exit rates that the policy begins with, those of the mix at its "begin" or at its "end"
     tenants : of a point with several networks, (workload, its load as a share of what the NPU could do for it alone,
         priority); ``workload`` then joins the names by "+", and ``load`` is the sum
     """
@@ -49,6 +50,7 @@ class Point:
     decision_cycles: int = 0
     requests: int = 10_000
     device: str = "tiles"
+    rates: str = "begin"
     tenants: tuple = ()
 
     @property

@@ -6,32 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 from fluidnpu.sched.bounds import least_mean, least_misses
-from fluidnpu.sched.policies import POLICIES, make_policy
-from fluidnpu.sched.request import DROPPED, Request
+from fluidnpu.sched.request import DROPPED
 
-from ..traffic import LEAD_IN, arrivals, rescale
+from .inputs import policy_of, traffic_of
+from .on_rtl import agreement, serve_on_rtl
 from .tenants import run_tenants
 
-__all__ = ["LAST", "WARM_UP", "run_alone", "run_point", "traffic_of"]
+__all__ = ["LAST", "run_alone", "run_point"]
 
 LAST = 0.3
-WARM_UP = 0.1  # requests before those that count, as a share of them
-
-
-def traffic_of(point, case):
-    """(requests, Decided, labels) of a point: the same for every policy and NPU mode."""
-    mix = case.mix(point.mix)
-    count = point.requests + round(WARM_UP * point.requests)
-    rate = point.load * case.capacity(point.reference, mix.rates())
-    if point.arrivals in case.traces:
-        times = case.traces[point.arrivals]
-        first = np.random.default_rng(point.seed).integers(max(1, len(times) - count + 1))
-        times = rescale(times[first : first + count] - times[first], rate)
-    else:
-        times = arrivals(point.arrivals, rate, count, point.seed)
-    slo = max(1, round(point.slo * case.alone))
-    decided, labels = mix.draw(len(times), point.seed)
-    return [Request(n, LEAD_IN + int(t), None, slo) for n, t in enumerate(times)], decided, labels
+RTL = "rtl"
 
 
 def run_point(point, *cases):
@@ -50,6 +34,7 @@ def run_alone(point, case):
     utilisation : useful MACs of the array's peak; bytes : of external memory per answered request
     bound_mean, bound_misses : no scheduler can do better on this NPU with these exits (sched.bounds)
     mean_end : mean latency of the last LAST of the requests
+    agreed : on the device "rtl", share of the completions that are the same in every cycle on the cycle model
     host_us : real time of a decision in microseconds; decisions : per request
     """
     begin = time.perf_counter()
@@ -57,13 +42,13 @@ def run_alone(point, case):
     program, npu = case.npu.programs[0], case.npu
     exits = len(program.exits)
     mix = case.mix(point.mix)
-    tables = case.tables(mix.rates(phase=0))
-    options = dict(point.options)
+    tables = case.tables(mix.rates())
     taken = {r.id: decided.taken(n, exits) for n, r in enumerate(requests)}
-    policy = _policy(point.policy, tables, options, taken)
+    policy = policy_of(point, case, decided)
     held = policy.exit_handling == "hold"
-    mode = replace(npu, rigid=point.rigid)
-    served = mode.serve(requests, decided, policy, device=point.device, decision_cycles=point.decision_cycles)
+    mode, device = replace(npu, rigid=point.rigid), "cycles" if point.device == RTL else point.device
+    served = mode.serve(requests, decided, policy, device=device, decision_cycles=point.decision_cycles)
+    agreed = agreement(served, serve_on_rtl(point, case)) if point.device == RTL else None
     first = len(requests) - point.requests
     counted = [r for r in served.results if r.id >= first]
     ends = {r.id: r.completed if held else r.stamp for r in counted}
@@ -108,14 +93,8 @@ def run_alone(point, case):
         "mean_end": float(latency[[r.id >= len(requests) - LAST * len(requests) for r in answered]].mean()),
         "bound_mean": least_mean(tables, requests[first:], taken),
         "bound_misses": least_misses(tables, requests[first:], taken) / len(counted),
+        "agreed": agreed,
     }
-
-
-def _policy(name, tables, options, taken):
-    """The policy; only an oracle is told the exits that samples take."""
-    if name in POLICIES and POLICIES[name].wants_true_exits:
-        options = options | {"true_exits": taken}
-    return make_policy(name, tables, **options)
 
 
 def _macs_until(program, exit):

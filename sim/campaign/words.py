@@ -1,7 +1,8 @@
 """The study's text: the headline with its conditions."""
 
 from .plans import BASELINE, OURS
-from .summary import best_baselines, by_cell, estimate, headline
+from .rivals import HEAVY, best_baselines
+from .summary import by_cell, estimate, headline, rtl_table
 
 __all__ = ["headline_text", "percent"]
 
@@ -19,14 +20,15 @@ def percent(e):
 
 def headline_text(found):
     """[(title, sentence)] of the study's main results."""
-    points = [p for p in found if p.group == "ablation"]
+    points = [p for p in found if p.group == "headline"]
     texts = []
     if points:
         p = points[0]
         loads = ", ".join(f"{l:g}" for l in sorted({q.load for q in points}))
         conditions = (
             f"{p.workload} on {p.config}, full bandwidth, Poisson, SLO {p.slo:g} times a lone sample, loads {loads} of "
-            f"what the rigid, unstacked NPU can do, {len({q.seed for q in points})} seeds of {p.requests:,} requests"
+            f"what the rigid, unstacked NPU can do, {len({q.seed for q in points})} seeds of {p.requests:,} requests, "
+            "on the cycle model"
         )
         for mode, name in _NAMES.items():
             result = headline(found, mode)
@@ -42,13 +44,12 @@ def headline_text(found):
                 f"{misses.times} fewer missed deadlines. {per_load}. Conditions: {conditions}."
             )
             texts.append((f"{OURS}, fluid and stacked, against {BASELINE} on {name}", said))
-    rows = [row for row in best_baselines(found) if "mean" in row]
-    if rows:
-        heavy = [row for row in rows if row["cell"][0] >= 0.8] or rows
+    heavy = [r for r in best_baselines(found) if r.cell[0] >= HEAVY]
+    if heavy:
         said = "; ".join(
-            f"{row['ours']} at load {row['cell'][0]:g}: mean {row['mean'][1].value:.3f} of {row['mean'][0]}'s, misses "
-            f"{100 * row['misses'][1].value:+.2f} points of {row['misses'][0]}'s"
-            for row in heavy
+            f"{r.ours} at load {r.cell[0]:g} against {r.policy}, best by {r.best}: mean {r.mean.value:.3f}, misses "
+            f"{r.misses.value:.3f} of theirs"
+            for r in heavy
         )
         texts.append(
             (
@@ -66,5 +67,15 @@ def headline_text(found):
         )
         texts.append(
             ("Mean latency over the lower bound", f"{said}. The bound knows every arrival and exit beforehand.")
+        )
+    rtl = rtl_table(found)
+    if rtl:
+        same = sum(round(share * n) for *_, n, share in rtl)
+        texts.append(
+            (
+                "The RTL",
+                f"serves {len(rtl)} of the runs, {len({row[0] for row in rtl})} policies; the cycle model repeats "
+                f"{same:,} of {sum(row[3] for row in rtl):,} completions in every cycle.",
+            )
         )
     return texts

@@ -4,6 +4,7 @@ import csv
 import re
 
 import pytest
+from fluidnpu.sched.policies import POLICIES
 from fluidnpu.sim.campaign.plans import OURS, make_plan
 from fluidnpu.sim.campaign.summary import estimate
 from fluidnpu.sim.cli import main
@@ -38,12 +39,16 @@ def test_quick_study(tmp_path, capsys, monkeypatch):
 def test_plans_name_every_part():
     names = ["digits", "resnet8", "resnet50"]
     groups = {name: {p.group for p in make_plan(name, names, ["azure"])} for name in ("quick", "default")}
-    assert groups["quick"] <= groups["default"]
-    default = make_plan("default", names, ["azure"])
+    assert groups["quick"] | {"rtl"} == groups["default"]
+    default = make_plan("default", names, ["azure"], ["answers-of-a-gpu"])
     assert len({(p.key, p.group) for p in default}) == len(default)
-    for group in groups["default"] - {"check"}:
+    for group in groups["default"] - {"check", "rtl"}:
         assert len({p.seed for p in default if p.group == group}) >= 5, group
     assert any(p.policy == OURS and p.arrivals == "azure" for p in default)
+    assert any(p.policy == OURS and p.mix == "answers-of-a-gpu" for p in default)
+    assert {p.policy for p in default if p.group == "rtl"} == set(POLICIES)
+    assert {p.device for p in default if p.group == "headline"} == {"cycles"}
+    assert all(p.requests >= 10_000 for p in default if p.group == "policies" and p.load < 1)
     assert {(p.config, p.bandwidth) for p in default if p.workload == "resnet50"} >= {("hub", "half"), ("edge", "full")}
 
 
@@ -59,8 +64,9 @@ def test_estimates():
     "arguments, message",
     [
         (["--quick", "--full"], "--full and --quick exclude one another"),
-        (["--quick", "--group", "none"], "--group none: there are ablation, policies"),
+        (["--quick", "--group", "none"], "--group none: there are headline, ablation, policies"),
         (["--quick", "--timestamps", "nowhere.csv"], "nowhere.csv"),
+        (["--quick", "--exits", "nobody.csv"], "exits nobody.csv"),
         (["--quick", "--cluster", "tcp://127.0.0.1:9"], "--cluster tcp://127.0.0.1:9: no Dask scheduler answers"),
     ],
 )
