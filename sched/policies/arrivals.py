@@ -15,19 +15,21 @@ class Arrivals:
         self._count, self._gap = [0] * programs, [0.0] * programs
 
     def learn(self, waiting):
-        """``waiting``: requests in order of arrival; those behind the last known one are new."""
+        """``waiting``: requests in order of arrival; those behind the last known one are new. Returns the new ones."""
         new = []
         for request in reversed(waiting):
             if request.id in self._known:
                 break
             new.append(request)
-        for request in reversed(new):
+        new.reverse()
+        for request in new:
             p = request.program
             if self._latest[p] is not None:
                 self._count[p] += 1
                 self._gap[p] += (request.arrival - self._latest[p] - self._gap[p]) / min(self._count[p], GAPS)
             self._latest[p] = request.arrival
             self._known.add(request.id)
+        return new
 
     def forget(self, id):
         """A request has left."""

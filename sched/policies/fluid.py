@@ -7,8 +7,10 @@ from fluidnpu.sched.planning import Plan
 from .arrivals import Arrivals
 from .base import Admit, Batch, Cancel, Drop, Leave, Policy, Wake
 from .foresight import Foresight
-from .tenants import Tenants
-from .turns import Entry, in_turn, late_ones
+from .sharing import Sharing
+from .tenants import Tenants, tenant_of
+from .turns import Entry, due, in_turn, late_ones
+from .waiting import Waiting
 
 __all__ = ["ACTIVE", "DEFERRED", "URGENT", "Fluid"]
 
@@ -26,7 +28,7 @@ _AHEAD = 8  # requests of the queue whose deadlines count when a batch is chosen
 _SOON = 64  # cycles after which to look again at something that should have happened
 
 
-class Fluid(Policy):
+class Fluid(Sharing, Policy):
     """Who leads and who rides follows survival-weighted remaining time and the slack to the deadlines.
 
     Samples of priority ACTIVE or above are the group, all of one network. Equal priority merges by itself: the NPU lets
@@ -68,7 +70,7 @@ class Fluid(Policy):
 
     def __init__(
         self, model=None, most_preemptions=2, merge="profit", defer="queue", miss_cost=1.0, leader="gittins",
-        late="last", leave=False, skip=False, learn=True,
+        late="last", give_way=True, leave=False, skip=False, learn=True,
     ):  # fmt: skip
         if model is None:
             raise ValueError(f"{self.name}: it needs SurvivalTables (model)")
@@ -81,12 +83,14 @@ class Fluid(Policy):
             raise ValueError(f"{self.name}: miss_cost = {miss_cost}, it must be at least 0")
         super().__init__(model)
         self.most_preemptions, self.merge, self.defer, self.miss_cost = most_preemptions, merge, defer, miss_cost
-        self.leader, self.late, self.leave, self.skip, self.learns = leader, late, leave, skip, learn
+        self.leader, self.late, self.give_way = leader, late, give_way
+        self.leave, self.skip, self.learns = leave, skip, learn
         self._arrivals, self._tenants = Arrivals(len(self.models)), Tenants()
         self._plans, self._spread, self._admitted = {}, False, 0
         self._places = {}  # slot -> operation, of the present decision
         self._forced, self._gone = set(), set()  # ids: told to leave early; cancelled, but not released yet
         self._foresight = [Foresight(tables) for tables in self.models]
+        self._waiting = Waiting(self._steps, self._waiting_rank)
 
     # --- the interface ----------------------------------------------------------------------------------------
 
@@ -105,41 +109,45 @@ class Fluid(Policy):
             self._plans = {key: plan for key, plan in self._plans.items() if key[0] != result.program}
 
     def decide(self, state):
-        self._arrivals.learn(state.waiting)
+        for request in self._arrivals.learn(state.waiting):
+            self._tenants.arrived(request)
+        self._waiting.update(state.waiting, state.now)
         self._places.clear()
+        actions = self._decide(state)
+        for action in actions:
+            if isinstance(action, Admit):
+                self._waiting.take(action.request)
+        return actions
+
+    def _decide(self, state):
         group, idle = self._split(state)
         actions = self._overload(state, group, idle)
-        entries = [self._entry(state, s.request, s) for s in idle] + [self._entry(state, r) for r in state.waiting]
+        entries = [self._entry(state, s.request, s) for s in idle]
         if self.late == "shed":
             actions += self._shed(entries)
+        entries += self._waiting_entries(state)
         if not entries and not group:
             return actions
-        others = bool(entries)
-        if group and len(self.models) == 1:  # only those may join it
-            entries = [e for e in entries if e.op == 0 and (e.chance or self.late == "keep")]
+        others, room = bool(entries), self._room(state)
         queue = self._in_turn(entries, state.now) if entries else []
-        room = state.free
-        if group and queue and self.late != "keep" and self._overtake(state, group, queue):
+        if group and queue and self._overtake(state, group, queue[0], room):
             for sample in group:
                 sample.preempted += 1
             slots = tuple(s.slot for s in group)
             actions.append(Batch(slots, DEFERRED, runnable=False, ride=False, reason="overtake"))
-            group, queue = [], [queue[0]]
+            group, tenant = [], tenant_of(queue[0].request)
+            queue = [e for e in queue if e.chance and tenant_of(e.request) == tenant]
         if group:
             actions += self._urgent(state, group)
-            program = group[0].request.program
-            queue = [e for e in queue if e.request.program == program and e.op == 0]
-            queue = [e for e in queue if e.chance or self.late == "keep"]
-            chosen, reason = queue[: self._merge_count(state, group, queue)], "merge"
+            queue = self._mergers(group, queue)
+            chosen, reason = room.within(queue), "merge"
+            chosen = chosen[: self._merge_count(state, group, chosen, len(queue))]
             if chosen:
                 for sample in group:
                     sample.preempted += self._place(sample) > 0
         else:
-            if not room:
-                queue = [e for e in queue if e.sample]
-            chosen, reason = self._start(queue) if queue else [], "start"
-        chosen = self._within(chosen, len(room))
-        actions += self._enter(chosen, room, reason)
+            chosen, reason = self._start(queue, room) if queue else [], "start"
+        actions += self._enter(chosen, state.free, reason)
         if self.defer != "queue":
             actions += self._defer(state, queue, chosen, room)
         return actions + self._alarm(state, group, others)
@@ -165,21 +173,29 @@ class Fluid(Policy):
     def _in_turn(self, entries, now):
         return in_turn(entries, self._foresight, self.late, self.leader, now)
 
-    def _start(self, queue):
-        """Who starts on an idle array: the first in turn and company at the same place."""
-        first, op, program = queue[0], queue[0].op, queue[0].request.program
-        alike = [e for e in queue if e.op == op and e.request.program == program]
-        most = min(len(alike), self.models[program].B)
-        if op == 0 and self.late == "shed" and all(e.slack is not None for e in alike[: most + _AHEAD]):
-            return self._start_most(program, alike)
-        if op == 0 and most > 1:
-            costs = self._plan(program).start_costs(len(alike))
+    def _start(self, queue, room):
+        """Who starts on an idle array: the first in turn that has or gets a slot, and company at the same place. Those
+        that were overtaken together go on together."""
+        first = next((e for e in queue if room.within([e])), None)
+        if first is None:
+            return []
+        op, program = first.op, first.request.program
+        if op:
+            return [e for e in queue if e.op and e.request.program == program and bool(e.chance) == bool(first.chance)]
+        alike = [e for e in queue if e.op == 0 and e.request.program == program]
+        waiting = self._waiting.count(program) + sum(e.sample is not None for e in alike)
+        entering = room.within(alike)
+        most = min(len(entering), self.models[program].B)
+        if self.late == "shed" and all(e.slack is not None for e in alike[: most + _AHEAD]):
+            return room.within(self._start_most(program, alike))
+        if most > 1:
+            costs = self._plan(program).start_costs(waiting)[:most]
             price = self._foresight[program].to_end[0][1] * self.miss_cost
             if price and any(e.slack is not None for e in alike[:most]):
                 costs = [c + price * self._start_misses(program, alike, m) for m, c in enumerate(costs, 1)]
             least = min(costs)
             most = max(m for m, c in enumerate(costs, 1) if c <= least + 1e-6)
-        return alike[:most] if most > 1 else [first]
+        return entering[:most]
 
     def _start_most(self, program, queue):
         """The batch of a policy that sheds, earliest deadline first: who misses is lost, so all must be in time.
@@ -212,19 +228,23 @@ class Fluid(Policy):
                 missed -= self._chance(e.request, 0, *((e.slack, count) if i < count else (e.slack - wait,)))
         return missed
 
-    @staticmethod
-    def _within(chosen, room):
-        """Those of the chosen that have or get a slot."""
-        found = []
-        for entry in chosen:
-            room -= entry.sample is None
-            if entry.sample is not None or room >= 0:
-                found.append(entry)
-        return found
+    def _steps(self, request):
+        """Cycles that a waiting request needs alone to each of its exits; []: its turn does not depend on them."""
+        return [] if self.late == "keep" else [t for t, _ in self._foresight[request.program].reach(0, 1)]
+
+    def _waiting_rank(self, request, level, levels):
+        """Order of requests that can reach as many exits in time; as `in_turn` has it."""
+        if level == levels and levels:
+            return due(request, self._foresight[request.program])
+        return -request.priority if not level and self.leader != "arrival" else 0.0
+
+    def _waiting_entries(self, state):
+        """Entries of the requests that may be chosen now, the first of each kind."""
+        return [self._entry(state, r) for r, *_ in self._waiting.heads(state.slots + _AHEAD)]
 
     def _enter(self, chosen, free, reason):
         for entry in chosen:
-            self._tenants.charge(entry.request, self._foresight[entry.request.program].share)
+            self._charge(entry)
         entering = list(zip([e.request for e in chosen if e.sample is None], free, strict=False))
         if len(chosen) == len(entering) == 1:
             return [Admit(*entering[0], ACTIVE, exits=self._mask(entering[0][0]), reason=reason)]
@@ -234,16 +254,22 @@ class Fluid(Policy):
         admits = [Admit(r, slot, ACTIVE, runnable=False, exits=self._mask(r)) for r, slot in entering]
         return [*admits, Batch(tuple(slots), ACTIVE, reason=reason)]
 
-    def _defer(self, state, queue, chosen, free):
+    def _charge(self, entry):
+        if entry.sample is None:
+            self._tenants.charge(entry.request, self._foresight[entry.request.program].share)
+
+    def _defer(self, state, queue, chosen, room):
         """Those who start next get a slot now."""
         taken = {e.request.id for e in chosen}
         later = [e for e in queue if e.request.id not in taken and e.op == 0 and e.chance]
-        free = free[sum(e.sample is None for e in chosen) :]
+        free = state.free[sum(e.sample is None for e in chosen) :]
         most = self._plan(later[0].request.program).start_size(len(later)) if later and free else 0
-        entering = [e.request for e in later[:most] if e.sample is None]
+        entering = room.within([*chosen, *(e for e in later[:most] if e.sample is None)])[len(chosen) :]
+        for entry in entering:
+            self._charge(entry)
         return [
             Admit(r, slot, DEFERRED, self.defer == "run", exits=self._mask(r), reason="defer")
-            for r, slot in zip(entering, free, strict=False)
+            for r, slot in zip([e.request for e in entering], free, strict=False)
         ]
 
     def _mask(self, request):
@@ -280,8 +306,8 @@ class Fluid(Policy):
             self._places[sample.slot] = place
         return place
 
-    def _merge_count(self, state, group, queue):
-        """How many of the queue join the group now."""
+    def _merge_count(self, state, group, queue, waiting):
+        """How many of the queue, who have room, join the group now; ``waiting``: as many could join."""
         program = group[0].request.program
         l, b = min(self._place(s) for s in group), len(group)
         most = min(len(queue), self.models[program].B - b)
@@ -291,7 +317,7 @@ class Fluid(Policy):
             return 0  # what the group would lose is worth more than what it costs
         count = most
         if self.merge == "profit":
-            costs = self._plan(program).merge_costs(l, b, len(queue))
+            costs = self._plan(program).merge_costs(l, b, waiting)[: most + 1]
             price = self._foresight[program].to_end[0][1] * self.miss_cost
             if price:
                 slacks = [inf if e.slack is None else e.slack for e in queue[: most + _AHEAD]]
@@ -368,36 +394,13 @@ class Fluid(Policy):
 
     def _shed(self, entries):
         """Give up what waits and certainly misses; it is taken out of ``entries``."""
-        lost = [e for e in entries if not e.chance]
+        slots = tuple(e.sample.slot for e in entries if not e.chance)
+        self._gone |= {e.request.id for e in entries if not e.chance}
         entries[:] = [e for e in entries if e.chance]
-        actions = [Drop(e.request, reason="shed") for e in lost if e.sample is None]
-        slots = tuple(e.sample.slot for e in lost if e.sample is not None)
-        self._gone |= {e.request.id for e in lost if e.sample is not None}
+        actions = [Drop(request, reason="shed") for request in self._waiting.lost()]
+        for action in actions:
+            self._waiting.take(action.request)
         return [*actions, Cancel(slots, reason="shed")] if slots else actions
-
-    def _overtake(self, state, group, queue):
-        """Whether the first in turn, of another network, goes ahead of the whole group, which waits in its slots.
-
-        It gains P(in time now) - P(in time behind the group), at the price ``miss_cost``, and the time of the group;
-        the group loses likewise, every member of it the time of the first.
-        """
-        first = queue[0]
-        if first.request.program == group[0].request.program or not first.chance or first.slack is None:
-            return False
-        if first.sample is None and not state.free:
-            return False
-        if any(s.preempted >= self.most_preemptions or s.priority == URGENT for s in group):
-            return False
-        program = group[0].request.program
-        here, there = self._foresight[program], self._foresight[first.request.program]
-        l, b = min(self._place(s) for s in group), len(group)
-        left, delay = self.models[program].waited[l][0][b], there.remaining[first.op]
-        gain = first.chance - self._chance(first.request, first.op, first.slack - left)
-        for s in group:
-            slack = self._slack(state, s.request)
-            if slack is not None:
-                gain -= here.chance(self._place(s), slack) - here.chance(self._place(s), slack - delay)
-        return gain * self.miss_cost * there.to_end[0][1] > b * delay - left
 
     def _alarm(self, state, group, others):
         """Ask again when the group passes its next head, if somebody might have to give way behind it."""

@@ -39,7 +39,13 @@ class Oracle(Fluid):
     def _chance(self, request, op, slack, b=1):
         return 1.0 if slack >= self._true_time(request, op, b) else 0.0
 
+    def _steps(self, request):
+        return [] if self.late == "keep" else [self._true_time(request, 0)]
+
+    def _waiting_rank(self, request, level, levels):
+        return self._true_time(request, 0)
+
     def _in_turn(self, entries, now):
         return sorted(
-            entries, key=lambda e: (not e.chance, e.turn, self._true_time(e.request, e.op), e.request.arrival)
+            entries, key=lambda e: (e.turn, not e.chance, self._true_time(e.request, e.op), e.request.arrival)
         )

@@ -6,7 +6,7 @@ from fluidnpu.sched.request import Request
 
 from .base import Sample
 
-__all__ = ["Entry", "in_turn", "late_ones"]
+__all__ = ["Entry", "due", "in_turn", "late_ones"]
 
 PATIENCE = 10  # a request without a deadline takes its turn like one with an SLO of so many single latencies
 
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 def in_turn(entries, foresights, late, leader, now):
     """Entries in the order in which they should start. ``foresights``: Foresight of every program.
 
-    By turn of the tenant; then
+    The tenant whose turn it is first, so that nobody's deadlines cost a tenant its share. Among a tenant's entries
 
     * those who will be in time whatever exit they take, earliest deadline first;
     * before them who is in time only if it exits early, if it can have its try without making any of them late;
@@ -40,17 +40,24 @@ def in_turn(entries, foresights, late, leader, now):
     """
     if late == "keep":
         return sorted(entries, key=lambda e: (e.turn, e.request.arrival))
+    turns = sorted({e.turn for e in entries})
+    if len(turns) > 1:
+        return [e for t in turns for e in _by_chance([e for e in entries if e.turn == t], foresights, leader)]
+    return _by_chance(entries, foresights, leader)
+
+
+def _by_chance(entries, foresights, leader):
     sure, maybe, lost = [], [], []
     for e in entries:
         (sure if e.chance == 1.0 else maybe if e.chance else lost).append(e)
-    sure.sort(key=lambda e: (e.turn, _due(e, foresights, now, leader), e.request.arrival))
+    sure.sort(key=lambda e: (due(e.request, foresights[e.request.program]), e.request.arrival))
     if maybe:
-        maybe.sort(key=lambda e: (e.turn, -_worth(e, foresights), e.request.arrival))
+        maybe.sort(key=lambda e: (-_worth(e, foresights), e.request.arrival))
         first = next((e for e in maybe if _affordable(_trial(e, foresights), sure, foresights)), None)
         if first is not None:
             maybe.remove(first)
             sure.insert(0, first)
-    lost.sort(key=lambda e: (e.turn, _rank(e, foresights, leader), e.request.arrival))
+    lost.sort(key=lambda e: (_rank(e, foresights, leader), e.request.arrival))
     return [*sure, *maybe, *lost]
 
 
@@ -75,12 +82,11 @@ def late_ones(state, group, foresight, place, between=False):
     return found
 
 
-def _due(entry, foresights, now, leader):
-    if entry.slack is not None:
-        return now + entry.slack
-    foresight = foresights[entry.request.program]
-    wait = PATIENCE * foresight.to_end[0][1] / entry.request.priority
-    return entry.request.arrival + wait
+def due(request, foresight):
+    """Cycle by which the request should be decided: its deadline, or what its patience makes of its arrival."""
+    if request.slo is not None:
+        return request.deadline
+    return request.arrival + PATIENCE * foresight.to_end[0][1] / request.priority
 
 
 def _rank(entry, foresights, leader):

@@ -1,0 +1,95 @@
+"""Who gets a slot, and who goes ahead of whom: what is fair between tenants, and what keeps the most deadlines."""
+
+from collections import Counter
+
+from .tenants import tenant_of
+from .turns import late_ones
+
+__all__ = ["Room", "Sharing"]
+
+
+class Room:
+    """Free slots at a decision, and who may take them.
+
+    held : dict tenant -> slots that it has; tenants : Tenants, whose expected requests keep slots free;
+    spare : slots that requests which are late already leave free
+    """
+
+    def __init__(self, state, tenants, spare):
+        self._free, self._slots, self._now = len(state.free), state.slots, state.now
+        self._held = Counter(tenant_of(s.request) for s in state.live.values())
+        self._tenants, self._spare = tenants, spare
+
+    def within(self, entries):
+        """Those of the entries that have a slot, or get one if all before them do."""
+        held, free, found, kept = self._held.copy(), self._free, [], {}
+        for entry in entries:
+            if entry.sample is None:
+                tenant = tenant_of(entry.request)
+                if tenant not in kept:
+                    kept[tenant] = self._tenants.kept(entry.request, self._slots, held, self._now)
+                if free <= max(kept[tenant], 0 if entry.chance else self._spare):
+                    continue
+                free -= 1
+                held[tenant] += 1
+            found.append(entry)
+        return found
+
+
+class Sharing:
+    """Part of `fluid.Fluid`: overtaking."""
+
+    def _room(self, state):
+        return Room(state, self._tenants, state.slots // 2 if self._gives_way else 0)
+
+    @property
+    def _gives_way(self):
+        """Late samples run while nobody waits who can be in time."""
+        return self.late == "last" and self.give_way
+
+    def _mergers(self, group, queue):
+        """Those of the queue that may join the group: not while a tenant that is behind waits for the array."""
+        program, keep = group[0].request.program, self.late == "keep"
+        if queue and queue[0].request.program != program and not keep:
+            first = queue[0]
+            if first.chance and self._behind(first, group):
+                return []
+        return [e for e in queue if e.request.program == program and e.op == 0 and (e.chance or keep)]
+
+    def _behind(self, entry, group):
+        """Whether the entry's tenant had less of its share than everybody else in the group, who are other tenants."""
+        turns = {tenant_of(s.request): self._tenants.turn(s.request) for s in group}
+        return tenant_of(entry.request) not in turns and all(turn > entry.turn for turn in turns.values())
+
+    def _overtake(self, state, group, first, room):
+        """Whether the first in turn goes ahead of the whole group, which waits in its slots.
+
+        It does if it might miss its deadline otherwise, and
+
+        * its tenant is behind those of the group: whoever asks for less than its share never waits for who asks for
+          more, and cannot take more than its share by going ahead;
+        * or all of the group are late already, so that only time is lost (``give_way``);
+        * or, another network's, it gains more than the group loses: P(in time now) - P(in time behind the group), at
+          the price ``miss_cost``, and the time of the group, against what every member of it loses by waiting.
+        """
+        if self.late == "keep" or not first.chance or first.slack is None or not room.within([first]):
+            return False
+        program = group[0].request.program
+        l, b = min(self._place(s) for s in group), len(group)
+        left = self.models[program].percentile(l, b)
+        if self._chance(first.request, first.op, first.slack - left) >= first.chance:
+            return False
+        if self._behind(first, group):
+            return True
+        here, there = self._foresight[program], self._foresight[first.request.program]
+        if first.request.program == program:
+            return self._gives_way and len(late_ones(state, group, here, self._place)) == b
+        if any(self._tenants.turn(s.request) < first.turn or s.preempted >= self.most_preemptions for s in group):
+            return False
+        left, delay = self.models[program].waited[l][0][b], there.remaining[first.op]
+        gain = first.chance - self._chance(first.request, first.op, first.slack - left)
+        for s in group:
+            slack = self._slack(state, s.request)
+            if slack is not None:
+                gain -= here.chance(self._place(s), slack) - here.chance(self._place(s), slack - delay)
+        return gain * self.miss_cost * there.to_end[0][1] > b * delay - left
