@@ -110,7 +110,8 @@ class Fluid(Sharing, Policy):
 
     def decide(self, state):
         for request in self._arrivals.learn(state.waiting):
-            self._tenants.arrived(request)
+            self._tenants.arrived(request, self._foresight[request.program].share)
+        self._tenants.look(state.now)
         self._waiting.update(state.waiting, state.now)
         self._places.clear()
         actions = self._decide(state)
@@ -164,7 +165,7 @@ class Fluid(Sharing, Policy):
         op = self._place(sample) if sample else 0
         slack = None if request.deadline is None else request.deadline - state.now
         chance = 1.0 if slack is None else self._chance(request, op, slack)
-        return Entry(request, sample, op, slack, chance, self._tenants.turn(request))
+        return Entry(request, sample, op, slack, chance, self._tenants.turn(request), self._tenants.above(request))
 
     def _chance(self, request, op, slack, b=1):
         """P(decided within ``slack`` cycles) if it goes on from ``op`` in a group of b."""
@@ -182,7 +183,7 @@ class Fluid(Sharing, Policy):
         op, program = first.op, first.request.program
         if op:
             return [e for e in queue if e.op and e.request.program == program and bool(e.chance) == bool(first.chance)]
-        alike = [e for e in queue if e.op == 0 and e.request.program == program]
+        alike = [e for e in queue if e.op == 0 and e.request.program == program and e.above == first.above]
         waiting = self._waiting.count(program) + sum(e.sample is not None for e in alike)
         entering = room.within(alike)
         most = min(len(entering), self.models[program].B)

@@ -47,5 +47,5 @@ class Oracle(Fluid):
 
     def _in_turn(self, entries, now):
         return sorted(
-            entries, key=lambda e: (e.turn, not e.chance, self._true_time(e.request, e.op), e.request.arrival)
+            entries, key=lambda e: (e.above, not e.chance, e.turn, self._true_time(e.request, e.op), e.request.arrival)
         )

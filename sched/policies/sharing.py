@@ -16,7 +16,7 @@ class Room:
     """
 
     def __init__(self, state, tenants, spare):
-        self._free, self._slots, self._now = len(state.free), state.slots, state.now
+        self._free, self._slots = len(state.free), state.slots
         self._held = Counter(tenant_of(s.request) for s in state.live.values())
         self._tenants, self._spare = tenants, spare
 
@@ -27,7 +27,7 @@ class Room:
             if entry.sample is None:
                 tenant = tenant_of(entry.request)
                 if tenant not in kept:
-                    kept[tenant] = self._tenants.kept(entry.request, self._slots, held, self._now)
+                    kept[tenant] = self._tenants.kept(entry.request, self._slots, held)
                 if free <= max(kept[tenant], 0 if entry.chance else self._spare):
                     continue
                 free -= 1
@@ -48,26 +48,28 @@ class Sharing:
         return self.late == "last" and self.give_way
 
     def _mergers(self, group, queue):
-        """Those of the queue that may join the group: not while a tenant that is behind waits for the array."""
+        """Those of the queue that may join the group: no tenant above its share while one within it waits for the
+        array or is in the group."""
         program, keep = group[0].request.program, self.late == "keep"
-        if queue and queue[0].request.program != program and not keep:
+        if queue and not keep and any(e.above for e in queue):
             first = queue[0]
-            if first.chance and self._behind(first, group):
+            if first.chance and first.request.program != program and self._behind(first, group):
                 return []
+            if not first.above or not all(self._tenants.above(s.request) for s in group):
+                queue = [e for e in queue if not e.above]
         return [e for e in queue if e.request.program == program and e.op == 0 and (e.chance or keep)]
 
     def _behind(self, entry, group):
-        """Whether the entry's tenant had less of its share than everybody else in the group, who are other tenants."""
-        turns = {tenant_of(s.request): self._tenants.turn(s.request) for s in group}
-        return tenant_of(entry.request) not in turns and all(turn > entry.turn for turn in turns.values())
+        """Whether all of the group ask for more than their share, and the entry's tenant does not."""
+        return not entry.above and all(self._tenants.above(s.request) for s in group)
 
     def _overtake(self, state, group, first, room):
         """Whether the first in turn goes ahead of the whole group, which waits in its slots.
 
         It does if it might miss its deadline otherwise, and
 
-        * its tenant is behind those of the group: whoever asks for less than its share never waits for who asks for
-          more, and cannot take more than its share by going ahead;
+        * its tenant asks for less than its share, those of the group for more: it cannot take more than its share by
+          going ahead;
         * or all of the group are late already, so that only time is lost (``give_way``);
         * or, another network's, it gains more than the group loses: P(in time now) - P(in time behind the group), at
           the price ``miss_cost``, and the time of the group, against what every member of it loses by waiting.
@@ -81,10 +83,12 @@ class Sharing:
             return False
         if self._behind(first, group):
             return True
+        if first.above and not all(self._tenants.above(s.request) for s in group):
+            return False
         here, there = self._foresight[program], self._foresight[first.request.program]
         if first.request.program == program:
             return self._gives_way and len(late_ones(state, group, here, self._place)) == b
-        if any(self._tenants.turn(s.request) < first.turn or s.preempted >= self.most_preemptions for s in group):
+        if any(s.preempted >= self.most_preemptions for s in group):
             return False
         left, delay = self.models[program].waited[l][0][b], there.remaining[first.op]
         gain = first.chance - self._chance(first.request, first.op, first.slack - left)

@@ -1,8 +1,12 @@
 """Fair shares between tenants: weighted start-time fair queueing, and slots that others cannot fill."""
 
+from dataclasses import dataclass
+
 __all__ = ["AWAY", "Tenants", "tenant_of"]
 
 AWAY = 8  # mean gaps between its requests after which a tenant is not expected any more
+GAPS, LEAST_GAPS = 64, 8  # that a tenant's mean gap remembers; that must be seen before it counts
+BUSY = 0.8  # of what the NPU can do in its best batches: below it there is enough for all
 
 
 def tenant_of(request):
@@ -10,17 +14,31 @@ def tenant_of(request):
     return request.program, request.tenant
 
 
+@dataclass
+class _Seen:
+    """Arrivals of a tenant. cycles : of service of a request; gap : mean of the last ``count`` gaps"""
+
+    last: int
+    priority: float
+    cycles: float
+    gap: float = 0.0
+    count: int = 0
+
+
 class Tenants:
-    """Virtual times: a tenant's grows by the cycles that it is served, divided by its priority; the least is first.
+    """Shares, and virtual times: a tenant's grows by the cycles that it is served, divided by its priority; the least
+    is first.
 
     A tenant that was away comes back at the present virtual time, so nobody saves up service. A tenant that asks for
-    less than its share is therefore ahead of every one that asks for more (Goyal, Vin and Cheng, SIGCOMM 1996). With
-    one tenant nothing changes.
+    less than its share is therefore ahead of every one that asks for more (Goyal, Vin and Cheng, SIGCOMM 1996).
+
+    A tenant is *above* its share while it asks for more than its priority's part of the NPU's time, and all together
+    for about as much as there is. With one tenant nothing changes.
     """
 
     def __init__(self):
         self._time, self._now = {}, 0.0
-        self._seen = {}  # tenant -> [last arrival, mean gap or None, number of gaps]
+        self._seen, self._expected, self._above = {}, {}, set()
 
     def turn(self, request):
         """Virtual time at which the request's tenant is served next."""
@@ -31,30 +49,39 @@ class Tenants:
         self._now = self.turn(request)
         self._time[tenant_of(request)] = self._now + cycles / request.priority
 
-    def arrived(self, request):
-        """A request came, in order of arrival."""
+    def arrived(self, request, cycles):
+        """A request came, in order of arrival; it will take ``cycles`` of service."""
         seen = self._seen.get(tenant_of(request))
         if seen is None:
-            self._seen[tenant_of(request)] = [request.arrival, None, 0]
+            self._seen[tenant_of(request)] = _Seen(request.arrival, request.priority, cycles)
             return
-        gap, seen[0] = request.arrival - seen[0], request.arrival
-        seen[2] = min(seen[2] + 1, 2 * AWAY)
-        seen[1] = gap if seen[1] is None else seen[1] + (gap - seen[1]) / seen[2]
+        seen.count = min(seen.count + 1, GAPS)
+        seen.gap += (request.arrival - seen.last - seen.gap) / seen.count
+        seen.last, seen.cycles = request.arrival, cycles
 
-    def expected(self, now):
-        """Tenants whose next request may come any time: as often as they sent, they are not away for long."""
+    def look(self, now):
+        """It is ``now``: who is expected, and who asks for more than its share."""
         if len(self._seen) < 2:
-            return list(self._seen)
-        return [t for t, (last, gap, _) in self._seen.items() if gap is not None and now - last <= AWAY * gap]
+            return
+        self._expected = {t: s for t, s in self._seen.items() if s.count and now - s.last <= AWAY * s.gap}
+        known = {t: s for t, s in self._expected.items() if s.count >= LEAST_GAPS}
+        weights = sum(s.priority for s in self._expected.values())
+        demands = {t: s.cycles / max(1.0, s.gap) for t, s in known.items()}
+        busy = sum(demands.values()) > BUSY
+        self._above = {t for t, d in demands.items() if busy and d * weights > known[t].priority}
 
-    def kept(self, request, slots, held, now):
+    def above(self, request):
+        """Whether the request's tenant asks for more than its share of an NPU that has not enough for all."""
+        return tenant_of(request) in self._above
+
+    def kept(self, request, slots, held):
         """Slots that requests of this one's tenant leave free for others: each tenant that is expected can have half
         of its equal part of the ``slots``, at least one; all of them together half of the slots.
 
         held : dict tenant -> slots that it has
         """
-        expected, mine = self.expected(now), tenant_of(request)
-        others = [t for t in expected if t != mine]
+        mine = tenant_of(request)
+        others = [t for t in self._expected if t != mine]
         if not others:
             return 0
         part = max(1, slots // (2 * (len(others) + 1)))

@@ -16,6 +16,7 @@ class Entry(NamedTuple):
 
     op : where it would go on; slack : cycles to its deadline, None: it has none
     chance : P(decided in time) if it ran alone from now on; turn : of its tenant (see tenants), the least is first
+    above : its tenant asks for more than its share
     """
 
     request: Request
@@ -24,40 +25,46 @@ class Entry(NamedTuple):
     slack: float | None
     chance: float
     turn: float
+    above: bool = False
 
 
 def in_turn(entries, foresights, late, leader, now):
     """Entries in the order in which they should start. ``foresights``: Foresight of every program.
 
-    The tenant whose turn it is first, so that nobody's deadlines cost a tenant its share. Among a tenant's entries
+    First those of tenants within their share
 
-    * those who will be in time whatever exit they take, earliest deadline first;
+    * who will be in time whatever exit they take, by turn, then earliest deadline first;
     * before them who is in time only if it exits early, if it can have its try without making any of them late;
     * behind them the others with a chance, the greatest chance per cycle first;
     * last those without a chance, by ``leader``: greatest index, least remaining time, or age.
 
+    Behind them tenants that ask for more, by turn, each one's entries in the same order.
+
     late = "keep": by tenant and arrival alone.
     """
     if late == "keep":
-        return sorted(entries, key=lambda e: (e.turn, e.request.arrival))
-    turns = sorted({e.turn for e in entries})
-    if len(turns) > 1:
-        return [e for t in turns for e in _by_chance([e for e in entries if e.turn == t], foresights, leader)]
-    return _by_chance(entries, foresights, leader)
+        return sorted(entries, key=lambda e: (e.above, e.turn, e.request.arrival))
+    above = [e for e in entries if e.above]
+    if not above:
+        return _by_chance(entries, foresights, leader)
+    found = _by_chance([e for e in entries if not e.above], foresights, leader)
+    for turn in sorted({e.turn for e in above}):
+        found += _by_chance([e for e in above if e.turn == turn], foresights, leader)
+    return found
 
 
 def _by_chance(entries, foresights, leader):
     sure, maybe, lost = [], [], []
     for e in entries:
         (sure if e.chance == 1.0 else maybe if e.chance else lost).append(e)
-    sure.sort(key=lambda e: (due(e.request, foresights[e.request.program]), e.request.arrival))
+    sure.sort(key=lambda e: (e.turn, due(e.request, foresights[e.request.program]), e.request.arrival))
     if maybe:
-        maybe.sort(key=lambda e: (-_worth(e, foresights), e.request.arrival))
+        maybe.sort(key=lambda e: (e.turn, -_worth(e, foresights), e.request.arrival))
         first = next((e for e in maybe if _affordable(_trial(e, foresights), sure, foresights)), None)
         if first is not None:
             maybe.remove(first)
             sure.insert(0, first)
-    lost.sort(key=lambda e: (_rank(e, foresights, leader), e.request.arrival))
+    lost.sort(key=lambda e: (e.turn, _rank(e, foresights, leader), e.request.arrival))
     return [*sure, *maybe, *lost]
 
 
