@@ -45,7 +45,8 @@ class Fluid(Sharing, Policy):
       its remaining time until its deadline, and only if none was preempted ``most_preemptions`` times already;
     * a sample that newcomers were let past, and that would become late by waiting for them but not without them, is
       raised to URGENT and stops waiting;
-    * a sample that can no longer be decided in time gives way to those that can.
+    * a sample that can no longer be decided in time gives way to those that can;
+    * a tenant within its share goes ahead of groups of tenants above theirs (`sharing`, `tenants`).
 
     Parameters
     ----------
@@ -59,6 +60,8 @@ class Fluid(Sharing, Policy):
         "remaining" time, or the oldest "arrival"
     late : samples that certainly miss their deadline come "last", or are "shed" (dropped, cancelled), or "keep" their
         turn
+    give_way : with late = "last", samples that are late run in batches of half the slots, and newcomers who would miss
+        their deadlines behind them go ahead
     leave : a sample whose deadline lies between the next head and the one after leaves at the next head. Its answer is
         not confident: a trade of accuracy for time, off unless asked for
     skip : heads that are expected to save less than they cost are not tried, but by one sample in 16, to learn. The
@@ -70,7 +73,7 @@ class Fluid(Sharing, Policy):
 
     def __init__(
         self, model=None, most_preemptions=2, merge="profit", defer="queue", miss_cost=1.0, leader="gittins",
-        late="last", give_way=True, leave=False, skip=False, learn=True,
+        late="last", give_way=False, leave=False, skip=False, learn=True,
     ):  # fmt: skip
         if model is None:
             raise ValueError(f"{self.name}: it needs SurvivalTables (model)")
@@ -123,13 +126,14 @@ class Fluid(Sharing, Policy):
     def _decide(self, state):
         group, idle = self._split(state)
         actions = self._overload(state, group, idle)
-        entries = [self._entry(state, s.request, s) for s in idle]
+        several = self._tenants.several
+        entries = [self._entry(state, s) for s in idle if several or not group or self._place(s) == 0]
         if self.late == "shed":
             actions += self._shed(entries)
-        entries += self._waiting_entries(state)
+        entries += self._waiting_entries(state, group)
         if not entries and not group:
             return actions
-        others, room = bool(entries), self._room(state)
+        others, room = bool(idle or self._waiting), self._room(state)
         queue = self._in_turn(entries, state.now) if entries else []
         if group and queue and self._overtake(state, group, queue[0], room):
             for sample in group:
@@ -161,8 +165,8 @@ class Fluid(Sharing, Policy):
         samples = sorted(live, key=lambda s: (s.request.arrival, s.slot))
         return [s for s in samples if s.priority >= ACTIVE], [s for s in samples if s.priority < ACTIVE]
 
-    def _entry(self, state, request, sample=None):
-        op = self._place(sample) if sample else 0
+    def _entry(self, state, sample):
+        request, op = sample.request, self._place(sample)
         slack = None if request.deadline is None else request.deadline - state.now
         chance = 1.0 if slack is None else self._chance(request, op, slack)
         return Entry(request, sample, op, slack, chance, self._tenants.turn(request), self._tenants.above(request))
@@ -239,9 +243,20 @@ class Fluid(Sharing, Policy):
             return due(request, self._foresight[request.program])
         return -request.priority if not level and self.leader != "arrival" else 0.0
 
-    def _waiting_entries(self, state):
-        """Entries of the requests that may be chosen now, the first of each kind."""
-        return [self._entry(state, r) for r, *_ in self._waiting.heads(state.slots + _AHEAD)]
+    def _waiting_entries(self, state, group):
+        """Entries of the requests that may be chosen now, the first of each kind: nobody who is late joins a group."""
+        most, lost, found = state.slots - len(group) + _AHEAD, 0 if group else state.slots, []
+        several, turn, above = self._tenants.several, 0.0, False
+        for request, level, levels in self._waiting.heads(most, lost):
+            slack = None if request.slo is None else request.arrival + request.slo - state.now
+            if slack is None or (level == levels and levels):
+                chance = 1.0
+            else:
+                chance = self._chance(request, 0, slack) if level or not levels else 0.0
+            if several:
+                turn, above = self._tenants.turn(request), self._tenants.above(request)
+            found.append(Entry(request, None, 0, slack, chance, turn, above))
+        return found
 
     def _enter(self, chosen, free, reason):
         for entry in chosen:
@@ -300,11 +315,10 @@ class Fluid(Sharing, Policy):
         """The operation at which the sample stands, the next one if half of its lines are dealt."""
         place = self._places.get(sample.slot)
         if place is None:
-            tables = self.models[sample.request.program]
-            place = min(sample.op, tables.L - 1)
-            if sample.line and 2 * sample.line >= tables.lines[place]:
-                place = min(place + 1, tables.L - 1)
-            self._places[sample.slot] = place
+            tables, place = self.models[sample.request.program], sample.op
+            if sample.line and 2 * sample.line >= tables.lines[min(place, tables.L - 1)]:
+                place += 1
+            place = self._places[sample.slot] = min(place, tables.L - 1)
         return place
 
     def _merge_count(self, state, group, queue, waiting):

@@ -16,22 +16,25 @@ class Room:
     """
 
     def __init__(self, state, tenants, spare):
-        self._free, self._slots = len(state.free), state.slots
-        self._held = Counter(tenant_of(s.request) for s in state.live.values())
-        self._tenants, self._spare = tenants, spare
+        self._free, self._slots, self._tenants, self._spare = len(state.free), state.slots, tenants, spare
+        self._held = Counter(tenant_of(s.request) for s in state.live.values()) if tenants.several else {}
 
     def within(self, entries):
         """Those of the entries that have a slot, or get one if all before them do."""
-        held, free, found, kept = self._held.copy(), self._free, [], {}
+        free, found, several = self._free, [], self._tenants.several
+        held, kept = self._held.copy(), {}
         for entry in entries:
             if entry.sample is None:
-                tenant = tenant_of(entry.request)
-                if tenant not in kept:
-                    kept[tenant] = self._tenants.kept(entry.request, self._slots, held)
-                if free <= max(kept[tenant], 0 if entry.chance else self._spare):
+                least = 0 if entry.chance else self._spare
+                if several:
+                    tenant = tenant_of(entry.request)
+                    if tenant not in kept:
+                        kept[tenant] = self._tenants.kept(entry.request, self._slots, held)
+                    least = max(least, kept[tenant])
+                    held[tenant] += free > least
+                if free <= least:
                     continue
                 free -= 1
-                held[tenant] += 1
             found.append(entry)
         return found
 

@@ -40,6 +40,11 @@ class Tenants:
         self._time, self._now = {}, 0.0
         self._seen, self._expected, self._above = {}, {}, set()
 
+    @property
+    def several(self):
+        """Whether there is more than one tenant."""
+        return len(self._seen) > 1
+
     def turn(self, request):
         """Virtual time at which the request's tenant is served next."""
         return max(self._now, self._time.get(tenant_of(request), 0.0))

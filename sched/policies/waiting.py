@@ -60,13 +60,14 @@ class Waiting:
         levels, level, item = self._where.pop(request.id)
         del levels[level][bisect_left(levels[level], item)]
 
-    def heads(self, most):
-        """[(request, level, levels), ...]: the first ``most`` of every level of every tenant; level 0 comes last."""
+    def heads(self, most, lost):
+        """[(request, level, levels), ...]: the first ``most`` of every level of every tenant, best level first, but
+        ``lost`` of those that reach no exit in time."""
         return [
             (item[3], level, len(line) - 1)
             for line in self._lines.values()
             for level in range(len(line) - 1, -1, -1)
-            for item in line[level][:most]
+            for item in line[level][: most if level or len(line) == 1 else lost]
         ]
 
     def lost(self):
