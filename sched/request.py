@@ -47,6 +47,7 @@ class Result:
     admitted : when it was given to the NPU (None: dropped); stamp : the decision; completed : when the host saw it
     exit, top, spread : exit taken, class, S of the decision; they mean something with status "ok" only
     program : of the request; exits : mask of exits that were enabled for it, None: all
+    held : the host hands it out when it saw it, at the end of a batch (Policy.exit_handling "hold")
     """
 
     id: Hashable
@@ -63,15 +64,21 @@ class Result:
     code: str = "NONE"
     program: int = 0
     exits: int | None = None
+    held: bool = False
 
     @property
     def ok(self):
         return self.status == "ok"
 
     @property
+    def end(self):
+        """When the answer is there."""
+        return self.completed if self.held else self.stamp
+
+    @property
     def latency(self):
-        """Cycles from arrival to decision."""
-        return self.stamp - self.arrival
+        """Cycles from arrival to the answer."""
+        return self.end - self.arrival
 
     @property
     def waited(self):
@@ -81,7 +88,7 @@ class Result:
     @property
     def met(self):
         """Decided, and within the deadline if there is one."""
-        return self.ok and (self.deadline is None or self.stamp <= self.deadline)
+        return self.ok and (self.deadline is None or self.end <= self.deadline)
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,7 @@ class Server:
             self._result(
                 sample.request, status, stamp, now, admitted=sample.admitted, slot=sample.slot, exit=completion.exit,
                 top=completion.top, spread=completion.spread, code=completion.code.name, exits=sample.exits,
+                held=self.policy.exit_handling == "hold",
             )
         )  # fmt: skip
 

@@ -6,14 +6,14 @@ sample passed), and every action of the engine with the engine model (sim.replay
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fluidnpu.hw.config import NpuConfig
 from fluidnpu.nn.graph import Network
 from fluidnpu.nn.program import Program
 from fluidnpu.sched.driver import Driver
 from fluidnpu.sched.latency import LatencyTable
-from fluidnpu.sched.policies import make_policy
+from fluidnpu.sched.policies import POLICIES, make_policy
 from fluidnpu.sched.serving import serve
 from fluidnpu.sched.survival import SurvivalTables
 
@@ -77,6 +77,8 @@ def serve_trace(
 ):  # fmt: skip
     """Serve ``trace`` (traffic.Trace) under the named policy; returns the RunRecord.
 
+    The NPU runs rigid if the setup or the policy's exit handling wants it.
+
     Parameters
     ----------
     setup : Setup
@@ -90,6 +92,8 @@ def serve_trace(
     Raises WrongAnswer if an answer or the order of the work is not what the reference and the engine model say; the
     simulator's own errors (SimulationError, ProtocolError, WatchdogError, ServingError, DriverError) pass through.
     """
+    if policy in POLICIES and POLICIES[policy].exit_handling != "shrink":
+        setup = replace(setup, rigid=True)
     masks = {r.id: r.exits for r in trace.requests if r.exits is not None}
     if expected is None:
         expected = expected_answers(setup.network, trace.images, setup.limits, masks)

@@ -113,7 +113,7 @@ class _Timer:
 
     def __init__(self, policy):
         self._policy = policy
-        self.name, self.calls, self.seconds = policy.name, 0, 0.0
+        self.name, self.exit_handling, self.calls, self.seconds = policy.name, policy.exit_handling, 0, 0.0
 
     def needs_positions(self, state):
         begin = time.perf_counter()

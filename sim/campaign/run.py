@@ -45,17 +45,14 @@ def run_alone(point, case):
     tables = case.tables(mix.rates())
     taken = {r.id: decided.taken(n, exits) for n, r in enumerate(requests)}
     policy = policy_of(point, case, decided)
-    held = policy.exit_handling == "hold"
     mode, device = replace(npu, rigid=point.rigid), "cycles" if point.device == RTL else point.device
     served = mode.serve(requests, decided, policy, device=device, decision_cycles=point.decision_cycles)
     agreed = agreement(served, serve_on_rtl(point, case)) if point.device == RTL else None
     first = len(requests) - point.requests
     counted = [r for r in served.results if r.id >= first]
-    ends = {r.id: r.completed if held else r.stamp for r in counted}
-    answered = [r for r in counted if r.ok]
-    latency = np.array([ends[r.id] - r.arrival for r in answered] or [0.0], float)
-    met = [r for r in answered if ends[r.id] <= r.deadline]
-    span = max(1, max(ends.values()) - requests[first].arrival)
+    answered, met = [r for r in counted if r.ok], [r for r in counted if r.met]
+    latency = np.array([r.latency for r in answered] or [0.0], float)
+    span = max(1, max(r.end for r in counted) - requests[first].arrival)
     p50, p95, p99 = np.percentile(latency, [50, 95, 99], method="inverted_cdf").tolist()
     right = own = None
     if labels is not None and decided.top is not None:

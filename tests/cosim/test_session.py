@@ -62,6 +62,18 @@ def test_modes(setup, trace, mode):
     check(serve_trace(replace(setup, **mode), trace, "adaptive"), setup, trace)
 
 
+def test_batches_that_hold_their_results(setup, trace):
+    """The policy makes the NPU rigid; what left early is handed out with the last of its batch, "bubble" at once."""
+    burst = replace(trace, requests=[replace(r, arrival=trace.requests[0].arrival) for r in trace.requests])
+    held, bubble = (serve_trace(setup, burst, f"adaptive-{how}") for how in ("hold", "bubble"))
+    assert all(r.held and r.end == r.completed for r in held.results)
+    assert [r.stamp for r in held.results] == [r.stamp for r in bubble.results]
+    assert measure(held).mean > measure(bubble).mean
+    batch = [r for r in held.results if r.admitted == held.results[0].admitted]
+    assert len(batch) > 1 and len({r.exit for r in held.results}) > 1
+    assert max(r.completed for r in batch) - min(r.completed for r in batch) < 1000  # one interrupt after the other
+
+
 def test_same_seed_same_run(setup, trace):
     first, second = (serve_trace(setup, trace, "fluid") for _ in range(2))
     assert np.array_equal(first.events, second.events) and first.results == second.results
