@@ -30,7 +30,9 @@ MOST_CYCLES = 1_000_000  # of one sample; larger networks are measured for 1, 2,
 @dataclass(frozen=True)
 class Served:
     """results : of `sched.serve`, in order of completion; decisions : number of the policy's actions per kind
-    statistics : counts of the device; cycles : of the run; calls, policy_seconds : of Policy.decide; seconds : all"""
+    statistics : counts of the device; cycles : of the run; seconds : all of it
+    calls : of Policy.decide; policy_seconds : that the policy took; nothing_seconds : that doing nothing took beside it
+    """
 
     results: list
     decisions: dict
@@ -38,6 +40,7 @@ class Served:
     cycles: int
     calls: int
     policy_seconds: float
+    nothing_seconds: float
     seconds: float
 
 
@@ -105,7 +108,7 @@ async def _serve(driver, requests, policy, decision_cycles):
     cycles = await driver.device.cycle()
     statistics = driver.statistics if isinstance(driver, TileDriver) else await driver.counters()
     seconds = time.perf_counter() - begin
-    return Served(results, counts.kinds, statistics, cycles, timer.calls, timer.seconds, seconds)
+    return Served(results, counts.kinds, statistics, cycles, timer.calls, timer.seconds, timer.nothing, seconds)
 
 
 class _Timer:
@@ -114,6 +117,7 @@ class _Timer:
     def __init__(self, policy):
         self._policy = policy
         self.name, self.exit_handling, self.calls, self.seconds = policy.name, policy.exit_handling, 0, 0.0
+        self.nothing = 0.0
 
     def needs_positions(self, state):
         begin = time.perf_counter()
@@ -124,7 +128,10 @@ class _Timer:
     def decide(self, state):
         begin = time.perf_counter()
         actions = self._policy.decide(state)
-        self.seconds += time.perf_counter() - begin
+        end = time.perf_counter()
+        _nothing(state)
+        self.nothing += time.perf_counter() - end
+        self.seconds += end - begin
         self.calls += 1
         return actions
 
@@ -132,6 +139,10 @@ class _Timer:
         begin = time.perf_counter()
         self._policy.completed(result)
         self.seconds += time.perf_counter() - begin
+
+
+def _nothing(state):
+    return []
 
 
 class _Counts:

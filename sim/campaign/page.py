@@ -4,6 +4,7 @@ import csv
 from importlib.resources import files
 from operator import itemgetter
 
+from fluidnpu.hw.config import get_config
 from jinja2 import Environment, StrictUndefined
 from matplotlib import rc_context
 
@@ -57,6 +58,7 @@ def write_study(found, cases, folder, facts=()):
             sweeps=_sweeps(found),
             parts=[(label, load, str(r), percent(m), percent(a)) for label, load, r, m, a in parts_table(found)],
             shift=[(label, f"{mean.value:,.0f}", str(ratio)) for label, mean, ratio in shift_table(found)],
+            decisions=_decisions(found),
             tenants=_tenants(found),
             rtl=[(p, mode, cycles, f"{n:,}", f"{100 * share:g} %") for p, mode, cycles, n, share in rtl_table(found)],
             deviations=[(w, p, f"{l:g}", f"{100 * e:+.2f} %", same) for w, p, l, e, same in deviations(found)],
@@ -113,6 +115,15 @@ def _policy_row(policy, runs, v, best):
         (f"{v['host_us']:.0f}", False),
     ]
     return policy, cells
+
+
+def _decisions(found):
+    """[(configuration, slots, policy, load, decisions per request, microseconds of one, of one that does nothing)]."""
+    rows = []
+    for (config, policy, load), runs in by_cell(found, "decisions", "config", "policy", "load").items():
+        numbers = [_mean(runs.values(), itemgetter(name)) for name in ("decisions", "host_us", "nothing_us")]
+        rows.append((config, get_config(config).slots, policy, f"{load:g}", *(f"{n:.1f}" for n in numbers)))
+    return rows
 
 
 def _rival_row(r):

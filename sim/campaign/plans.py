@@ -128,6 +128,7 @@ def _default(workloads, traces, mixes):
     for cycles in (0, HOST):
         found += _points("host", SOME, (0.4, 0.6, 0.8, 0.9), FIVE, decision_cycles=cycles, **edge)
     found += _points("parts", [OURS, *_parts()], (0.6, 0.8, 0.9), SEEDS, **edge)
+    found += _points("decisions", (OURS, BASELINE, "adaptive"), (0.6, 0.9, 1.1), FIVE, **edge | {"config": "hub"})
     for slo in SLOS:
         found += _points("slo", SOME, (0.6, 0.8), FIVE, slo=slo, **edge)
     for shape in ("bursts", "cameras", *traces):
@@ -166,6 +167,7 @@ def _quick(workloads, traces, mixes):
         found += _points("host", few, (0.8,), 2, decision_cycles=cycles, **edge)
     found += _points("parts", [OURS, *_parts()[:2]], (0.8,), 2, **edge)
     two = ("adaptive", OURS)
+    found += _points("decisions", two, (0.9,), 1, **edge | {"config": "hub"})
     for slo in (2.0, 5.0):
         found += _points("slo", two, (0.8,), 1, slo=slo, **edge)
     found += _points("arrivals", two, (0.8,), 1, arrivals="cameras", **edge)

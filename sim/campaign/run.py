@@ -35,7 +35,7 @@ def run_alone(point, case):
     bound_mean, bound_misses : no scheduler can do better on this NPU with these exits (sched.bounds)
     mean_end : mean latency of the last LAST of the requests
     agreed : on the device "rtl", share of the completions that are the same in every cycle on the cycle model
-    host_us : real time of a decision in microseconds; decisions : per request
+    host_us : real time of a decision in microseconds; nothing_us : of one that does nothing; decisions : per request
     """
     begin = time.perf_counter()
     requests, decided, labels = traffic_of(point, case)
@@ -85,6 +85,7 @@ def run_alone(point, case):
         "tiles": served.statistics["tiles"] / len(requests),
         "decisions": served.calls / len(requests),
         "host_us": 1e6 * served.policy_seconds / max(1, served.calls),
+        "nothing_us": 1e6 * served.nothing_seconds / max(1, served.calls),
         "cycles": served.cycles,
         "seconds": time.perf_counter() - begin,
         "mean_end": float(latency[[r.id >= len(requests) - LAST * len(requests) for r in answered]].mean()),

@@ -24,7 +24,8 @@ def test_quick_study(tmp_path, capsys, monkeypatch):
     page = (tmp_path / "index.html").read_text()
     for title in (
         "Where batching pays", "Latency, deadlines, goodput", "Ablation", "Ours against the best baseline",
-        "The gap to the lower bound", "The price of host latency", "What each part of ours is worth",
+        "The gap to the lower bound", "The price of host latency", "How long a decision takes",
+        "What each part of ours is worth",
         "An exit mix that shifts", "Other promises", "Arrivals", "Exit mixes", "Networks, configurations, bandwidth",
         "Several networks at once", "How far to believe it",
     ):  # fmt: skip
