@@ -32,6 +32,7 @@ __all__ = [
     "REGISTERS",
     "REGISTER_ADDR_WIDTH",
     "REGISTER_FIELDS",
+    "SPREAD_NONE",
     "VARIANTS",
     "ArrayEvent",
     "Client",
@@ -355,8 +356,10 @@ REGISTERS = (
     Register("SLOT_ISSUED", 0x404, "r", "pc [31:16], line [15:0] dealt so far", 16, 16),
     Register("SLOT_DONE", 0x408, "r", "pc [31:16], line [15:0] in memory", 16, 16),
     Register("SLOT_TAG", 0x40C, "r", "tag", 16, 16),
+    Register("SLOT_SPREAD", 0x500, "r", "S of the last exit that decided on the sample, all ones: none yet", 16, 16),
 )  # fmt: skip
 REGISTER_ADDR_WIDTH = 12
+SPREAD_NONE = 0xFFFFFFFF  # SLOT_SPREAD of a sample that has passed no head: no sum of MAX_CLASSES entries is so large
 
 
 # Bits of the registers that are no plain number; REGISTERS says the same in words.

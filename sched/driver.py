@@ -47,10 +47,12 @@ class Completion:
 
 @dataclass(frozen=True)
 class Position:
-    """Where a sample stands: index of its operation, lines of it dealt so far."""
+    """Where a sample stands: index of its operation, lines of it dealt so far; S of the last exit head that decided
+    on it, None: none has, or nobody asked."""
 
     op: int
     line: int
+    spread: int | None = None
 
 
 @dataclass
@@ -276,12 +278,20 @@ class Driver:
                 if state.tag == completion.tag:
                     state.tag = None
 
-    async def positions(self, slots):
-        """Position of each of these slots: dict slot -> Position. What a slot without a sample shows means nothing."""
-        slots = list(slots)
-        values = await self._read_all([("SLOT_ISSUED", s) for s in slots])
-        mask = (1 << isa.PC_INDEX_BITS) - 1
-        return {s: Position(value >> 16 & mask, value & 0xFFFF) for s, value in zip(slots, values, strict=True)}
+    async def positions(self, slots, spreads=False):
+        """Position of each of these slots: dict slot -> Position. What a slot without a sample shows means nothing.
+
+        spreads : S too, one more register per slot
+        """
+        slots, mask = list(slots), (1 << isa.PC_INDEX_BITS) - 1
+        names = ("SLOT_ISSUED", "SLOT_SPREAD") if spreads else ("SLOT_ISSUED",)
+        values = await self._read_all([(name, s) for s in slots for name in names])
+        issued = values[:: len(names)]
+        found = [None if s == isa.SPREAD_NONE else s for s in values[1::2]] if spreads else [None] * len(slots)
+        return {
+            s: Position(value >> 16 & mask, value & 0xFFFF, spread)
+            for s, value, spread in zip(slots, issued, found, strict=True)
+        }
 
     async def counters(self):
         """Every counter, all of the same cycle: dict name -> count since reset."""

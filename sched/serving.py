@@ -88,8 +88,10 @@ class Server:
     async def _decide(self):
         state = self.state
         if state.live and self.policy.needs_positions(state):
-            for slot, position in (await self.driver.positions(state.live)).items():
-                state.live[slot].op, state.live[slot].line = position.op, position.line
+            positions = await self.driver.positions(state.live, spreads=self.policy.wants_spread)
+            for slot, position in positions.items():
+                sample = state.live[slot]
+                sample.op, sample.line, sample.spread = position.op, position.line, position.spread
         self.alarm = None
         actions = self.policy.decide(state)
         if self.decision_cycles:

@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+from fluidnpu.hw.isa import SPREAD_NONE
 
 from .cycle.values import NoValues
 
 __all__ = ["Decided", "GivenValues"]
-
-_UNSURE = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +17,14 @@ class Decided:
     confident : int64 [samples], bit e: exit e is confident (the last one always decides)
     top : int64 [samples, exits], the class that each exit says, or None: classes are not known
     image : int64 [samples], which image of the network's own each sample is, or None: it is none of them
+    spread : int64 [samples, exits], S of each exit, at most the program's limit where it is confident and above where
+        not; or None: not known, a host then sees 0 and `SPREAD_NONE`
     """
 
     confident: np.ndarray
     top: np.ndarray | None = None
     image: np.ndarray | None = None
+    spread: np.ndarray | None = None
 
     @classmethod
     def at(cls, exit, top=None):
@@ -30,9 +32,15 @@ class Decided:
         exit = np.asarray(exit, np.int64)
         return cls((0xFFFF << exit) & 0xFFFF, top)
 
-    def __call__(self, tag):
-        """(mask of confident exits, classes or None) of a sample."""
-        return int(self.confident[tag]), None if self.top is None else self.top[tag]
+    def mask(self, tag):
+        """Exits that are confident of a sample, bit e: exit e."""
+        return int(self.confident[tag])
+
+    def answer(self, tag, exit):
+        """(class, S) that a host sees of a sample at an exit."""
+        unknown = 0 if self.confident[tag] >> exit & 1 else SPREAD_NONE
+        top = 0 if self.top is None else int(self.top[tag][exit])
+        return top, unknown if self.spread is None else int(self.spread[tag][exit])
 
     def taken(self, tag, exits, mask=None):
         """The exit of ``exits`` that a sample takes if only those in ``mask`` are enabled."""
@@ -48,5 +56,4 @@ class GivenValues(NoValues):
         self._decided = decided
 
     def answer(self, model, slot, program, exit):
-        confident, tops = self._decided(int(model.state.tag[slot]))
-        return 0 if tops is None else int(tops[exit]), 0 if confident >> exit & 1 else _UNSURE
+        return self._decided.answer(int(model.state.tag[slot]), int(exit))

@@ -179,6 +179,7 @@ class EngineModel(EngineState):
         self._check(s is not None and s == self.exit_slot, f"exit result of slot {s}, but {self.exit_slot} is in it")
         self.exit_slot = None
         slot, op = self.slots[s], self.op(s)
+        slot.spread = spread
         limit = self.limits.get((slot.pc >> PC_INDEX_BITS, op.exit), LIMIT_NEVER)
         confident = limit == LIMIT_ALWAYS or (limit != LIMIT_NEVER and spread <= limit)
         if (slot.leave or confident or op.last) and not slot.decided:

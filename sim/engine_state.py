@@ -7,7 +7,7 @@
 
 from dataclasses import dataclass
 
-from fluidnpu.hw.isa import PC_INDEX_BITS, Code, Status
+from fluidnpu.hw.isa import PC_INDEX_BITS, SPREAD_NONE, Code, Status
 
 from .engine_layers import Bad, Exit, Jump, Layer
 
@@ -63,6 +63,7 @@ class Slot:
     decision: tuple = (0, 0, 0)  # exit, class, spread
     decided: bool = False
     stamp: int = 0
+    spread: int = SPREAD_NONE  # of the last head that decided
 
     @property
     def pc(self):

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from fluidnpu.hw.isa import MAX_CLASSES
 from fluidnpu.nn import reference
-from fluidnpu.nn.exits import exit_table, logits_of, top_and_spread
+from fluidnpu.nn.exits import ONE, exit_table, limit_of, logits_of, top_and_spread
 
 from .decisions import Decided
 
@@ -30,6 +31,7 @@ class ExitMix:
 
     confident : int64 [n], bit e: exit e is confident; exits : number of exits
     top : int64 [n, exits] classes that the exits say, label : int64 [n] true classes; or None
+    spread : int64 [n, exits], S of the exits; or None
     shares : float [phases, exits]: chance to leave at each exit, phase by phase of equal length; None: as in the pool
     of_images : the pool's samples are the network's images, in their order
     """
@@ -40,6 +42,7 @@ class ExitMix:
     label: np.ndarray | None = None
     shares: np.ndarray | None = None
     of_images: bool = False
+    spread: np.ndarray | None = None
 
     @property
     def taken(self):
@@ -68,9 +71,9 @@ class ExitMix:
             where = [np.flatnonzero(self.taken == e) for e in range(self.exits)]
             places = random.random(count)
             chosen = np.array([where[e][int(p * len(where[e]))] for e, p in zip(exit, places, strict=True)], int)
-        top = None if self.top is None else self.top[chosen]
+        top, spread = (None if values is None else values[chosen] for values in (self.top, self.spread))
         image = chosen if self.of_images else None
-        return Decided(self.confident[chosen], top, image), None if self.label is None else self.label[chosen]
+        return Decided(self.confident[chosen], top, image, spread), None if self.label is None else self.label[chosen]
 
 
 def answers_mix(network, limits, images, labels=None):
@@ -81,14 +84,16 @@ def answers_mix(network, limits, images, labels=None):
         logits = np.concatenate([logits_of(e, tensors) for tensors in parts])
         top, spread = top_and_spread(logits, exit_table(e.scale, e.beta))
         tops.append(top), spreads.append(spread)
-    sure = np.stack([np.asarray(s, np.int64) <= limit for s, limit in zip(spreads, limits, strict=True)], 1)
-    confident = (sure.astype(np.int64) << np.arange(len(limits))).sum(1)
+    spread = np.stack(spreads, 1).astype(np.int64)
+    confident = ((spread <= np.asarray(limits, np.int64)).astype(np.int64) << np.arange(len(limits))).sum(1)
     labels = None if labels is None else np.asarray(labels, np.int64)
-    return ExitMix(confident, len(limits), np.stack(tops, 1).astype(np.int64), labels, of_images=True)
+    return ExitMix(confident, len(limits), np.stack(tops, 1).astype(np.int64), labels, of_images=True, spread=spread)
 
 
 def file_mix(path, exits=None, threshold=0.8):
     """A .csv file with columns label, p1, c1, p2, c2, ...: class and confidence of every exit, a sample per line.
+
+    S is 2^16 / confidence, on the side of the threshold's limit that the confidence is on.
 
     exits : that the network has; default: as many as the file
     """
@@ -98,7 +103,7 @@ def file_mix(path, exits=None, threshold=0.8):
             rows, names = list(table), table.fieldnames or ()
         exits = exits or sum(name[:1] == "c" and name[1:].isdigit() for name in names) or 1
         classes = np.array([[int(r[f"p{e + 1}"]) for e in range(exits)] for r in rows])
-        sure = np.array([[float(r[f"c{e + 1}"]) >= threshold for e in range(exits)] for r in rows])
+        confidences = np.array([[float(r[f"c{e + 1}"]) for e in range(exits)] for r in rows])
         label = np.array([int(r["label"]) for r in rows])
     except OSError as error:
         raise MixError(f"exits {path}: {error.strerror or error}") from None
@@ -106,7 +111,10 @@ def file_mix(path, exits=None, threshold=0.8):
         raise MixError(f"exits {path}: columns label, p1, c1 .. p{exits}, c{exits} are needed ({error})") from None
     if not len(rows):
         raise MixError(f"exits {path}: there is no sample")
-    return ExitMix((sure.astype(np.int64) << np.arange(exits)).sum(1), exits, classes, label)
+    sure, limit = confidences >= threshold, limit_of(threshold)
+    spread = (ONE / np.maximum(confidences, 1 / MAX_CLASSES)).astype(np.int64)
+    spread = np.where(sure, np.minimum(spread, limit), np.maximum(spread, limit + 1))
+    return ExitMix((sure.astype(np.int64) << np.arange(exits)).sum(1), exits, classes, label, spread=spread)
 
 
 def shares_mix(shares, pool=None):
@@ -119,7 +127,7 @@ def shares_mix(shares, pool=None):
         missing = [e for e in range(exits) if table[:, e].any() and not (pool.taken == e).any()]
         if pool.exits != exits or missing:
             raise MixError(f"exit shares {shares}: the pool has {pool.exits} exits, nobody leaves at {missing}")
-        return ExitMix(pool.confident, exits, pool.top, pool.label, table, pool.of_images)
+        return ExitMix(pool.confident, exits, pool.top, pool.label, table, pool.of_images, pool.spread)
     return ExitMix(Decided.at(np.arange(exits)).confident, exits, shares=table)
 
 

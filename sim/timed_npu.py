@@ -135,6 +135,10 @@ class _Timer:
         self.calls += 1
         return actions
 
+    @property
+    def wants_spread(self):
+        return self._policy.wants_spread
+
     def completed(self, result):
         begin = time.perf_counter()
         self._policy.completed(result)

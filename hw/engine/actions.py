@@ -74,6 +74,9 @@ def execute_command(m, engine, emit):
                     engine.result_write.en.eq(1),
                     engine.result_write.addr.eq(short),
                     engine.result_write.data.eq(0),
+                    engine.spread_write.en.eq(1),
+                    engine.spread_write.addr.eq(short),
+                    engine.spread_write.data.eq(isa.SPREAD_NONE),
                 ]
             with m.If(code != 0):
                 _post(m, engine, isa.Status.ERROR, slot, code, a["tag"])
@@ -175,6 +178,11 @@ def finish_exit(m, engine, emit):
             data=Cat(engine.exit_top, finishes, Const(0, 3), engine.exit_number),
             data2=engine.exit_spread,
         )
+        m.d.comb += [
+            engine.spread_write.en.eq(1),
+            engine.spread_write.addr.eq(s),
+            engine.spread_write.data.eq(engine.exit_spread),
+        ]
         with m.If(decides & ~known_already):
             m.d.sync += slots.decided.bit_select(s, 1).eq(1)
             m.d.comb += [

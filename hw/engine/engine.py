@@ -58,7 +58,7 @@ class Engine(wiring.Component):
                 "busy": Out(1),
                 "cycle": In(64),
                 "view_slot": In(slot),
-                "view": Out(data.ArrayLayout(32, 4)),
+                "view": Out(data.ArrayLayout(32, 5)),
                 # memory
                 "descriptor_client": Out(ReadClientSignature(config)),
                 "exit_client": Out(ReadClientSignature(config)),
@@ -172,16 +172,19 @@ class Engine(wiring.Component):
         m.submodules.results = results = memory.Memory(shape=result, depth=config.slots, init=[])
         self.result_write = results.write_port()
         self.result_read = results.read_port(domain="comb")
+        m.submodules.spreads = spreads = memory.Memory(shape=32, depth=config.slots, init=[])
+        self.spread_write, view_spread = spreads.write_port(), spreads.read_port(domain="comb")
         m.submodules.limits = limits = memory.Memory(shape=32, depth=config.programs * config.exits, init=[])
         self.limit_write, self.limit_read = limits.write_port(), limits.read_port(domain="comb")
         self.limit_set = Signal(config.programs * config.exits)  # a limit that was never set is LIMIT_NEVER
         v = self.view_slot
-        m.d.comb += view_tag.addr.eq(v)
+        m.d.comb += [view_tag.addr.eq(v), view_spread.addr.eq(v)]
         m.d.sync += [
             self.view[0].eq(slots.state_word(v)),
             self.view[1].eq(Cat(slots.line[v], slots.pc[v])),
             self.view[2].eq(Cat(slots.done_line[v], slots.done_pc[v])),
             self.view[3].eq(view_tag.data),
+            self.view[4].eq(view_spread.data),
         ]
 
     def _cache(self, m):

@@ -13,7 +13,8 @@ class Sample:
 
     op, line : where it stood when positions were last read (see `Policy.needs_positions`)
     exits : mask of exits that are enabled for it, None: all
-    spread : S of the last head that it passed without leaving, on devices that show it; None: not known
+    spread : S of the last head that decided on it, from the same reading, for policies that want it
+        (`Policy.wants_spread`); None: there was no head yet, or it is not known
     preempted : times that newcomers were let past it, counted by the policy
     """
 
@@ -112,6 +113,7 @@ class Policy:
 
     wants_true_exits : the constructor takes ``true_exits``, dict request id -> exit that the sample will take. Only an
         oracle says so, and nobody else may be given them.
+    wants_spread : where positions are read, S is too (one more bus access per live sample)
     drops : it may give requests up, so it is to be compared with others that do
     exit_handling : what becomes of the place of a sample that exits: "shrink", it leaves and is not computed any more;
         "bubble", its result leaves at once but its place is kept and computed until the batch ends; "hold", the result
@@ -121,6 +123,7 @@ class Policy:
 
     name = ""
     wants_true_exits = False
+    wants_spread = False
     drops = False
     exit_handling = "shrink"
 

@@ -53,13 +53,22 @@ def tenants_traffic(point, cases, warm_up):
         decided, _ = mix.draw(count, 1000 * point.seed + n)
         slo = max(1, round(point.slo * case.alone))
         tenant = f"{name}-{n + 1}"
-        drawn += [(int(t), n, int(c), slo, tenant, priority) for t, c in zip(times, decided.confident, strict=True)]
+        spreads = [None] * len(times) if decided.spread is None else decided.spread
+        drawn += [
+            (int(t), n, int(c), s, slo, tenant, priority)
+            for t, c, s in zip(times, decided.confident, spreads, strict=True)
+        ]
     drawn.sort(key=lambda one: one[:2])
     requests = [
         Request(id, LEAD_IN + t, None, slo, program=n, tenant=name, priority=priority)
-        for id, (t, n, _, slo, name, priority) in enumerate(drawn)
+        for id, (t, n, _, _, slo, name, priority) in enumerate(drawn)
     ]
-    return requests, Decided(np.array([c for _, _, c, *_ in drawn], np.int64))
+    confident, spreads = (list(column) for column in list(zip(*drawn, strict=True))[2:4])
+    if any(s is None for s in spreads):
+        return requests, Decided(np.array(confident, np.int64))
+    most = max(len(s) for s in spreads)
+    spread = np.array([np.pad(s, (0, most - len(s))) for s in spreads], np.int64)
+    return requests, Decided(np.array(confident, np.int64), spread=spread)
 
 
 def run_tenants(point, cases, warm_up=0.1):

@@ -1,6 +1,6 @@
 """What an action of the sequencer does: commands, exits, release (hw/engine/actions.py)."""
 
-from fluidnpu.hw.isa import LIMIT_NEVER, PC_INDEX_BITS, Code, EngineEvent, Opcode, Status
+from fluidnpu.hw.isa import LIMIT_NEVER, PC_INDEX_BITS, SPREAD_NONE, Code, EngineEvent, Opcode, Status
 
 from .state import COMMANDS, COUNTER, compiled
 from .table import append_slot, move_slot, remove_slot
@@ -15,7 +15,7 @@ BAD_OPCODE, BAD_SLOT, OCCUPIED, BAD_PC, BAD_ARENA, BAD_EXIT = (
     int(c) for c in (Code.OPCODE, Code.SLOT, Code.OCCUPIED, Code.PC, Code.ARENA, Code.EXIT)
 )
 OK, CANCELLED, ERROR, FENCED = (int(s) for s in (Status.OK, Status.CANCELLED, Status.ERROR, Status.FENCE))
-NEVER_LEAVES = int(LIMIT_NEVER)
+NEVER_LEAVES, NO_SPREAD = int(LIMIT_NEVER), int(SPREAD_NONE)
 INDEX_BITS = PC_INDEX_BITS
 COUNT_EXITS = COUNTER["exits_0"]
 
@@ -73,6 +73,7 @@ def execute(m, trace):
             m.v_pending &= ~bit
             m.v_group &= ~bit
             m.res_exit[slot] = m.res_top[slot] = m.res_spread[slot] = m.res_stamp[slot] = 0
+            m.head_spread[slot] = NO_SPREAD
             append_slot(m, slot)
         if code:
             post(m, ERROR, slot, code, w[1], 0, 0, 0, 0)
@@ -131,6 +132,7 @@ def finish_exit(m, trace):
     m.x_busy = m.x_decided = 0
     data = m.x_top | (1 << 16 if finishes else 0) | m.x_exit << 20
     emit(m, trace, EV_EXIT_RESULT, s, m.pc[s], 0, data, m.x_spread)
+    m.head_spread[s] = m.x_spread
     if decides and not known:
         m.v_decided |= bit
         m.counter[COUNT_EXITS + m.x_exit] += 1

@@ -138,6 +138,8 @@ class RegisterFile:
         m = self.model.state
         if name == "SLOT_TAG":
             return int(m.tag[s])
+        if name == "SLOT_SPREAD":
+            return int(m.head_spread[s])
         if name == "SLOT_ISSUED":
             return int(m.pc[s] << 16 | m.line[s])
         if name == "SLOT_DONE":

@@ -3,19 +3,22 @@
 import numpy as np
 from fluidnpu.hw.isa import EngineEvent, register_address
 
+from .device import ACCEPTED, PERFORMED, SAMPLED
 from .model import CycleModel
 from .registers import RegisterFile
 
 __all__ = ["Replayed", "first_difference", "replay_run"]
 
+_SLOT_TABLE = register_address("SLOT_STATE")  # the registers from here on
 _FIELDS = ("cycle", "source", "kind", "slot", "pc", "line", "data", "data2")
 
 
 class Replayed:
-    """What the model did: ``events`` (as RtlBench.events), ``counters`` of the last COUNTER_LATCH, ``model``."""
+    """What the model did: ``events`` (as RtlBench.events), ``counters`` of the last COUNTER_LATCH, ``model``;
+    ``wrong_reads``: (cycle, address, RTL's value, model's) of reads of the slot table that differ."""
 
-    def __init__(self, model, events, counters):
-        self.model, self.events, self.counters = model, events, counters
+    def __init__(self, model, events, counters, wrong_reads):
+        self.model, self.events, self.counters, self.wrong_reads = model, events, counters, wrong_reads
 
 
 def replay_run(config, settings, memory, transactions, events):
@@ -30,14 +33,20 @@ def replay_run(config, settings, memory, transactions, events):
     answers = iter([(int(e["data"]) & 0xFFFF, int(e["data2"])) for e in decided])
     model = CycleModel(config, settings, memory, lambda *_: next(answers))
     registers = RegisterFile(model)
-    counters = {}
-    for t in transactions[transactions["write"] == 1]:
-        address = int(t["address"])
-        registers.write(int(t["accepted"]) + 1, address, int(t["data"]))
+    counters, wrong = {}, []
+    for t in transactions:
+        address, accepted = int(t["address"]), int(t["accepted"])
+        if not t["write"]:
+            if address >= _SLOT_TABLE:
+                _, value = registers.read(accepted + SAMPLED - ACCEPTED, address)
+                if value != int(t["data"]):
+                    wrong.append((accepted, address, int(t["data"]), value))
+            continue
+        registers.write(accepted + PERFORMED - ACCEPTED, address, int(t["data"]))
         if address == register_address("COUNTER_LATCH"):
             counters = dict(registers.latched)
     model.run(max(model.cycle, int(events["cycle"].max()) + 1))
-    return Replayed(model, model.events(), counters)
+    return Replayed(model, model.events(), counters, wrong)
 
 
 def first_difference(rtl, model):

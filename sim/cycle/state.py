@@ -165,7 +165,7 @@ _FIELDS = (
     ((128,), "resp_done resp_retire send_beats send_half send_end"),
     ((PROGRAMS,), "program_base program_ops"),
     ((SLOTS,), "order priority pending_priority pc line row seg done_pc done_line op entry arena_base arena_bytes "
-    "exit_mask tiles tag res_exit res_top res_spread res_stamp chosen"),
+    "exit_mask tiles tag res_exit res_top res_spread res_stamp head_spread chosen"),
     ((SLOTS + 1,), "k_tag k_op"),
     ((CONTEXTS,), "t_fragments t_pc t_kr t_kd t_members t_vector t_pool t_words "
     "t_channels t_chunk t_residual t_packed t_pixel_beats t_seg_w t_out_w "

@@ -7,6 +7,7 @@ n = 1 .. slots samples go through all operations together, on both. What the cyc
 import numpy as np
 
 from ..cycle.device import run_now
+from ..decisions import Decided
 from ..memory import IDEAL
 from .device import TileDriver
 from .operations import operations_of
@@ -48,13 +49,13 @@ def calibrate(config, program, latency, *, memory=IDEAL, unstacked=False):
     operations = operations_of(program, config)
     layers = np.flatnonzero(operations["kind"][: len(program.ops)] == 0)
     wanted = np.diff(latency.cycles.cumsum(0)[layers], axis=0, prepend=0)  # exits count to the layer behind them
-    never = 1 << len(program.exits) - 1, None
+    never = Decided.at(np.full(config.slots, len(program.exits) - 1))
     extra = operations["extra"]
     for n in range(1, config.slots + 1):
         extra[:, n] = extra[:, n - 1]
         best, error = extra[:, n].copy(), np.inf
         for _ in range(ROUNDS):
-            driver = TileDriver(config, [program], operations, lambda _: never, memory=memory, unstacked=unstacked)
+            driver = TileDriver(config, [program], operations, never, memory=memory, unstacked=unstacked)
             group_times(driver, 1)  # as on the cycle model, somebody was there before
             operations["seen"] = 0
             times = group_times(driver, n)[layers]

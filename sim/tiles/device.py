@@ -5,7 +5,7 @@ memory themselves do not exist.
 """
 
 import numpy as np
-from fluidnpu.hw.isa import Code, Status
+from fluidnpu.hw.isa import SPREAD_NONE, Code, Status
 from fluidnpu.sched.driver import Completion, DriverError, Position, SlotRecord
 
 from ..cycle.device import PERFORMED, READ, WRITTEN, ModelStopped
@@ -27,7 +27,7 @@ class TileDriver:
     config, memory : NpuConfig, MemorySettings
     programs : list of Program, loaded as 0, 1, ...
     operations : of these programs (operations.combine), calibrated (calibration.py)
-    decided : function tag -> (mask of the exits that are confident, class per exit or None), see sim.decisions
+    decided : decisions.Decided, by tag
     rigid, unstacked : mode bits
 
     ``there`` [slots, operations, lines]: cycle from which on a line of the slot's sample is in memory.
@@ -108,7 +108,7 @@ class TileDriver:
         self._open += 1
         self._command(
             (slot | switches << 8 | program << 20, tag, slot, loaded.arena_bytes, exits),
-            ADMIT, slot, tag, switches, exits | self.decided(tag)[0] << 16, program,
+            ADMIT, slot, tag, switches, exits | self.decided.mask(tag) << 16, program,
         )  # fmt: skip
 
     async def batch(self, mask, priority=1, runnable=True, ride=True, commit=True):
@@ -152,22 +152,30 @@ class TileDriver:
             slot, status, exit, tag, stamp = (
                 int(raw[at[f"c_{k}"] + i]) for k in ("slot", "status", "exit", "tag", "stamp")
             )
-            tops = self.decided(tag)[1]
-            top = 0 if tops is None else int(tops[exit])
-            found.append(Completion(_STATUS[status], slot, exit, Code.NONE, top, tag, 0, stamp))
+            answer = self.decided.answer(tag, exit)
+            found.append(Completion(_STATUS[status], slot, exit, Code.NONE, answer[0], tag, answer[1], stamp))
             self.slots[slot].tag = None
         raw[at["c_head"]], raw[at["c_level"]] = (head + level) % COMPLETIONS, 0
         self._open -= level
         self._access(level, level * _COMPLETION_READS)
         return found
 
-    async def positions(self, slots):
+    async def positions(self, slots, spreads=False):
         """As `Driver.positions`."""
         slots = list(slots)
-        self._access(0, len(slots))
+        self._access(0, len(slots) * (2 if spreads else 1))
         raw, at = self._raw, self._at
         advance(raw, self._operations, self.there, self._now, False)
-        return {s: Position(int(raw[at["op"] + s]), int(raw[at["line"] + s])) for s in slots}
+        return {
+            s: Position(int(raw[at["op"] + s]), int(raw[at["line"] + s]), self._spread(s) if spreads else None)
+            for s in slots
+        }
+
+    def _spread(self, slot):
+        """S of the last head that decided on the slot's sample, None: there is none yet, or it is not known."""
+        head = int(self._raw[self._at["head"] + slot])
+        spread = self.decided.answer(int(self._raw[self._at["tag"] + slot]), head - 1)[1] if head else SPREAD_NONE
+        return None if spread == SPREAD_NONE else spread
 
     @property
     def statistics(self):

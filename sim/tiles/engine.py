@@ -88,6 +88,7 @@ def finish_exit(m, d):
     o = d[index(m, s)]
     decides = m.leave[s] or o.last or m.confident[s] >> o.exit & 1
     known = m.decided[s]
+    m.head[s] = 1 + o.exit
     if decides and not known:
         m.decided[s], m.exit[s], m.stamp[s] = 1, o.exit, m.t
     if o.last or (not m.rigid and (decides or known)):

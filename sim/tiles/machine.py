@@ -159,7 +159,7 @@ def command(raw, operations, opcode, mask, a, b, c, e):
         m.alive[s], m.tag[s], m.priority[s], m.runnable[s], m.ride[s] = 1, a, b & 255, b >> 8 & 1, b >> 9 & 1
         m.exits[s], m.confident[s], m.program[s] = c & 0xFFFF, c >> 16, e
         m.leave[s] = m.cancelled[s] = m.finished[s] = m.decided[s] = m.group[s] = m.member[s] = m.pending[s] = 0
-        m.exit[s] = m.done[s] = 0
+        m.exit[s] = m.head[s] = m.done[s] = 0
         m.age[s] = m.admitted
         m.admitted += 1
         m.order[m.live] = s

@@ -55,7 +55,7 @@ _MACHINE = (
     (
         (SLOTS,),
         """alive runnable ride priority program op line age exits confident tag leave cancelled finished decided group
-        member known done exit stamp pending pending_priority pending_runnable pending_ride before_line""",
+        member known done exit head stamp pending pending_priority pending_runnable pending_ride before_line""",
     ),
     ((FRAGMENTS,), "f_slot f_line f_lines f_sub"),
     ((COMPLETIONS,), "c_slot c_status c_exit c_tag c_stamp"),

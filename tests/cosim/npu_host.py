@@ -267,6 +267,14 @@ class Player:
         most = self.rng.choice([3, 50, self.scenario.nap, self.scenario.nap * 4])
         await self.bench.wait(self.bench.cycle() + self.rng.randrange(1, most + 1), irq=self.rng.random() < 0.5)
 
+    async def _look(self):
+        """All that the host can see of a slot that was used: tags and S of others mean nothing."""
+        used = [slot for slot, held in enumerate(self.holder) if held is not None]
+        if used:
+            slot = self.rng.choice(used)
+            names = ("SLOT_STATE", "SLOT_ISSUED", "SLOT_DONE", "SLOT_TAG", "SLOT_SPREAD")
+            await self.bench.read_many([register_address(name, slot) for name in names])
+
     async def _pop(self):
         await self.pop(self.rng.choice([1, 1, 64]))
 

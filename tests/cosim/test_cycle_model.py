@@ -1,10 +1,12 @@
 """The cycle model against the RTL: every event with its cycle, every counter, every completion of a served trace."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fluidnpu.hw.isa import SPREAD_NONE, register_address
 from fluidnpu.sim.cycle.replay import first_difference, replay_run
 from fluidnpu.sim.measured_latency import measure_latency
 from fluidnpu.sim.memory import IDEAL, limited
@@ -36,6 +38,7 @@ def check(config, build, cases):
         found = replay_run(config, case.memory, memory, outcome["transactions"], outcome["events"])
         assert first_difference(outcome["events"], found.events) is None, f"seed {case.seed}"
         assert found.counters == outcome["counters"], f"seed {case.seed}"
+        assert not found.wrong_reads, f"seed {case.seed}: (cycle, address, RTL, model) {found.wrong_reads[:3]}"
     return outcomes
 
 
@@ -85,8 +88,12 @@ def test_random_hosts(tiny, times):
         rng = np.random.default_rng(seed)
         programs = programs_of(config, rng, 4)
         modes = {"rigid": bool(rng.random() < 0.2), "unstacked": bool(rng.random() < 0.15)}
-        cases.append((programs, random_scenario(config, programs, seed, 12, memory=IDEAL, **modes)))
+        case = random_scenario(config, programs, seed, 12, memory=IDEAL, **modes)
+        cases.append((programs, replace(case, weights=case.weights | {"look": 3})))
     outcomes = check(config, build, cases)
+    spreads = {register_address("SLOT_SPREAD", s) for s in range(config.slots)}
+    reads = [t for o in outcomes for t in o["transactions"] if not t["write"] and int(t["address"]) in spreads]
+    assert sum(int(t["data"]) != SPREAD_NONE for t in reads) > 20, "the host hardly saw a head that decided"
     assert sum(o["counters"]["revocations"] for o in outcomes) > 10
 
 

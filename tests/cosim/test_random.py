@@ -2,9 +2,10 @@
 
 import numpy as np
 from fluidnpu.hw import isa
+from fluidnpu.hw.isa import SPREAD_NONE, EngineEvent, register_address
 from networks import draw_program
 from npu_checks import run_checked
-from scenarios import random_scenario
+from scenarios import WILD, random_scenario
 
 SEED = 20_300
 PER_PROCESS = 40
@@ -86,3 +87,31 @@ def test_one_after_the_other(tiny, times):
     config, build = tiny
     for _, _, story, _ in run_all(config, build, range(SEED + 5000, SEED + 5000 + 6 * times), 8, weights={}):
         assert story.revocations == 0  # equal priorities
+
+
+SAMPLED_LATER = 1  # cycles from the handshake of a read of the slot table to the one that it shows
+
+
+def test_slots_show_the_spread_of_the_last_head(tiny, times):
+    """SLOT_SPREAD is S of the last exit that decided on the slot's sample, taken or not, and no head's before that."""
+    config, build = tiny
+    places = {register_address("SLOT_SPREAD", s): s for s in range(config.slots)}
+    passed = fresh = 0
+    seeds = range(SEED + 8000, SEED + 8000 + 5 * times)
+    for _, case, _, outcome in run_all(config, build, seeds, 12, weights=WILD | {"look": 4}):
+        events = outcome["events"][outcome["events"]["source"] == 0]
+        for read in outcome["transactions"]:
+            slot = places.get(int(read["address"]))
+            if slot is None or read["write"]:
+                continue
+            shown = events[(events["cycle"] < int(read["accepted"]) + SAMPLED_LATER) & (events["slot"] == slot)]
+            admits = (shown["kind"] == EngineEvent.COMMAND) & (shown["data"] == isa.Opcode.ADMIT) & (shown["line"] == 0)
+            if not admits.any():
+                continue
+            stay = shown[np.flatnonzero(admits)[-1] :]
+            decided = stay[stay["kind"] == EngineEvent.EXIT_RESULT]
+            wanted = int(decided["data2"][-1]) if len(decided) else SPREAD_NONE
+            assert int(read["data"]) == wanted, f"seed {case.seed}, slot {slot}, cycle {read['accepted']}"
+            goes_on = len(decided) and not decided["data"][-1] >> 16 & 1
+            passed, fresh = passed + bool(goes_on), fresh + (not len(decided))
+    assert passed > 5 and fresh > 5, (passed, fresh)

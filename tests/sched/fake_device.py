@@ -155,6 +155,9 @@ class FakeDevice(Device):
             case "SLOT_ISSUED":
                 slot = self.engine.slots[index]
                 return slot.issued[0] << 16 | slot.issued[1] if slot else 0
+            case "SLOT_SPREAD":
+                slot = self.engine.slots[index]
+                return slot.spread if slot else isa.SPREAD_NONE
             case "COUNTER_LOW":
                 return 1000 + index
             case "COUNTER_HIGH":

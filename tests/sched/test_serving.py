@@ -13,7 +13,7 @@ from fluidnpu.sched.policies.base import Admit, Batch, Cancel, Drop, Leave, Poli
 from fluidnpu.sched.request import Request
 from fluidnpu.sched.serving import ServingError, serve
 
-from .fake_device import FakeDevice, chain, image
+from .fake_device import LIMIT, FakeDevice, chain, image
 from .serve_fake import poisson, requests_at, run
 
 
@@ -74,6 +74,22 @@ def test_the_loop_sleeps_between_events():
     """Wakes: per request one wait for its arrival, one admission, one wait for its completion and two to fetch it."""
     _, device, _ = run(requests_at(*range(0, 100_000, 1000)), "serial")
     assert device.wakes <= 5 * 100 + 20
+
+
+@pytest.mark.parametrize("wants", [False, True])
+def test_a_sample_shows_the_spread_of_its_last_head(wants):
+    """None before its first head; who does not ask for it sees nothing."""
+    seen = []
+
+    def decide(state):
+        seen.extend(s.spread for s in state.live.values())
+        return [*[Admit(r, 0) for r in state.waiting], Wake(state.now + 100)]
+
+    policy = Scripted(decide)
+    policy.wants_spread, policy.needs_positions = wants, lambda state: True
+    run(requests_at(0, exits=[2]), policy, (5, 5, 5))
+    passed = {s for s in seen if s is not None and s > LIMIT}  # an exit that was taken may be seen too
+    assert seen[0] is None and len(passed) == (1 if wants else 0), seen
 
 
 def test_arrivals_out_of_order_and_at_once():

@@ -21,7 +21,11 @@ def test_answers_are_those_of_the_network():
     wanted = decide(network, reference.run(network, images), limits)
     assert mix.taken.tolist() == wanted.exit.tolist()
     assert mix.top[np.arange(60), mix.taken].tolist() == wanted.top.tolist()
+    assert (mix.spread[np.arange(60), mix.taken] == wanted.spread).all()
+    assert ((mix.spread <= limits) == (mix.confident[:, None] >> np.arange(3) & 1)).all()
     decided, drawn = mix.draw(500, seed=3)
+    places = [int(np.flatnonzero((mix.spread == s).all(1))[0]) for s in decided.spread]
+    assert np.array_equal(decided.confident, mix.confident[places])
     again, _ = mix.draw(500, seed=3)
     assert np.array_equal(decided.confident, again.confident)
     assert not np.array_equal(decided.confident, mix.draw(500, seed=4)[0].confident)
@@ -53,6 +57,8 @@ def test_a_file_of_confidences(tmp_path):
     assert mix.taken.tolist() == [0, 1, 2]
     assert mix.label.tolist() == [3, 1, 1] and mix.top[2].tolist() == [2, 2, 1]
     assert mix_of(str(path), 3).taken.tolist() == [0, 1, 2]
+    assert mix.spread[0].tolist() == [int(65536 / c) for c in (0.9, 0.95, 1.0)]
+    assert ((mix.spread <= limits_of([0.8], 3)) == (mix.confident[:, None] >> np.arange(3) & 1)).all()
 
 
 def test_shares_draw_from_a_pool():

@@ -45,7 +45,7 @@ def requests(npu, load, count, seed=SEED):
 
 def on_both(npu, script, exits, **modes):
     """What ``script`` (driver -> list) returns on the cycle model and on the tile model."""
-    program, decided = npu.programs[0], Decided.at(exits)
+    program, decided = npu.programs[0], exits if isinstance(exits, Decided) else Decided.at(exits)
     size = memory_bytes_for(program, EDGE.slots)
     driver = Driver(CycleDevice(EDGE, npu.memory, size, GivenValues(decided)), memory_bytes=size)
 
@@ -83,8 +83,7 @@ def assert_alike(exact, fast, share, cycles=150):
 def test_groups_take_what_the_cycle_model_says(npu):
     wanted = npu.latencies[0].cycles.sum(0)
     for n in range(1, EDGE.slots + 1):
-        never = 1 << len(npu.programs[0].exits) - 1, None
-        driver = TileDriver(EDGE, npu.programs, npu.operations, lambda _, never=never: never)
+        driver = TileDriver(EDGE, npu.programs, npu.operations, Decided.at([2] * n))
         assert group_times(driver, n)[-1] == pytest.approx(wanted[n], rel=0.03), f"{n} live"
 
 
@@ -131,6 +130,38 @@ def test_a_slot_that_may_not_run_waits(npu):
         return await collected(driver, 2, begin)
 
     assert_alike(*on_both(npu, script, [1, 2]), share=0.02)
+
+
+def test_spreads_of_passed_heads(npu):
+    """S of the last head that decided, the same on both models; None before the first head, or if it is not known."""
+    limits = [e.limit for e in npu.programs[0].exits]
+    exits = np.array([0, 1, 2, 2])
+    confident = np.arange(3) >= exits[:, None]
+    spread = np.where(confident, 65536, np.array(limits) + 100 * np.arange(3) + 1000 * (1 + np.arange(4))[:, None])
+
+    async def script(driver):
+        await started(driver, 4)
+        found = []
+        for _ in range(40):
+            await driver.device.busy(1000)
+            await driver.completions()
+            live = [s for s, record in enumerate(driver.slots) if record.tag is not None]
+            found.append({s: p.spread for s, p in (await driver.positions(live, spreads=True)).items()})
+            assert all(p.spread is None for p in (await driver.positions(live)).values())
+        return found
+
+    decided = Decided(Decided.at(exits).confident, spread=spread)
+    for course in on_both(npu, script, decided):
+        seen = [[*dict.fromkeys(f[s] for f in course if s in f)] for s in range(4)]
+        assert seen[1:] == [[None, *spread[s, : exits[s]].tolist(), *ends(seen[s], spread[s])] for s in range(1, 4)]
+        assert seen[0] in ([None], [None, 65536])
+    for course in on_both(npu, script, exits):
+        assert {s for f in course for s in f.values()} <= {None, 0}
+
+
+def ends(seen, spread):
+    """S of the exit taken, if it was read before the completion."""
+    return [65536] if seen[-1] == 65536 else []
 
 
 @pytest.mark.parametrize("policy", ["serial", "adaptive", "fluid"])

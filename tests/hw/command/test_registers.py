@@ -68,6 +68,8 @@ class RegisterModel:
         counters = 0x200 <= address < 0x200 + 8 * len(isa.COUNTERS)
         if address % 4 == 0 and (address in (0x50, 0x54) or counters):
             return OKAY, None
+        if 0x500 <= address < 0x500 + 16 * self.config.slots and address % 16 == 0:
+            return OKAY, 0xA000_0000 | (address - 0x500) // 16 << 16 | 16
         if address % 4 == 0 and 0x400 <= address < 0x400 + 16 * self.config.slots:
             slot, word = divmod(address - 0x400, 16)
             return OKAY, 0xA000_0000 | slot << 16 | word
@@ -85,7 +87,7 @@ def test_register_file(config, seed, stall):
 
     def engine(ctx, dut):
         nonlocal slot
-        for word in range(4):
+        for word in range(5):
             ctx.set(dut.slot_view.data[word], 0xA000_0000 | slot << 16 | word << 2)
         slot = ctx.get(dut.slot_view.index)
 

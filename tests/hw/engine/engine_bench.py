@@ -186,6 +186,7 @@ class EngineBench:
         if announce:
             self.check_announced(ctx)
         if view is not None:
+            self.stats["passed heads"] += view[4] != isa.SPREAD_NONE
             assert [ctx.get(word) for word in engine.view] == view, f"view of slot {look}, cycle {self.cycle}"
         assert ctx.get(engine.busy) == bool(self.model.live() or self.model.resetting)
         return self.host.finished and not self.host.queue and not self.model.live() and not self.host.pops
@@ -251,13 +252,13 @@ class EngineBench:
             assert not given_back
 
     def view(self, s):
-        """The four words of the slot view, from the model."""
+        """The words of the slot view, from the model."""
         slot = self.model.slots[s]
         if slot is None or not slot.live:
             return None
         flags = (slot.runnable, slot.ride, slot.leave, slot.failed != 0, slot.cancelled)
         word = 1 | sum(bool(flag) << 3 + i for i, flag in enumerate(flags)) | slot.priority << 8 | slot.pc << 16
-        return [word, slot.pc << 16 | slot.issued[1], slot.done[0] << 16 | slot.done[1], slot.tag]
+        return [word, slot.pc << 16 | slot.issued[1], slot.done[0] << 16 | slot.done[1], slot.tag, slot.spread]
 
     # --- the announced tile ---
 

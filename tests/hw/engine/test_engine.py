@@ -19,6 +19,12 @@ def test_random_world(seed):
     EngineBench(f"world {seed}", samples=5, latency=5).run()
 
 
+def test_slots_show_the_last_head():
+    """The slot view has S of heads that a sample passed: of rigid samples also of those behind their decision."""
+    seen = sum(EngineBench(f"heads {s}", samples=6, latency=5, errors=0).run().stats["passed heads"] for s in (0, 1))
+    assert seen > 5, seen
+
+
 def test_errors():
     """Memory errors of every kind and descriptors that break rules: each sample fails alone, nothing hangs."""
     seen = Counter()

@@ -44,7 +44,7 @@ async def act(driver, device, rng, tags, compiled):
     """One thing that a host may do."""
     free = [s for s, record in enumerate(driver.slots) if record.tag is None]
     used = [s for s in range(len(driver.slots)) if s not in free]
-    what = rng.choice(["admit", "admit", "group", "batch", "leave", "cancel", "fence", "limit", "wait", "wait"])
+    what = rng.choice(["admit", "admit", "group", "batch", "leave", "cancel", "fence", "limit", "look", "wait", "wait"])
     mask = sum(1 << s for s in used if rng.random() < 0.5)
     p = int(rng.integers(len(compiled)))
     place = compiled[p].tensors[compiled[p].input_tensor]
@@ -69,6 +69,8 @@ async def act(driver, device, rng, tags, compiled):
         await driver.fence(next(tags))
     elif what == "limit" and compiled[p].exits:
         await driver.limit(p, int(rng.integers(len(compiled[p].exits))), int(rng.integers(1 << 17)))
+    elif what == "look" and used:
+        await driver.positions(used, spreads=True)
     elif what == "wait":
         await device.wait(await device.cycle() + int(rng.choice([100, 2000, 20_000])))
 
