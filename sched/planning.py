@@ -21,7 +21,7 @@ One step of improvement over the best policy that never preempts. Without r, new
 would eat the capacity near saturation. W, F, D, G, p: see survival.py. (Our definition.)
 """
 
-from functools import cache
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -29,6 +29,7 @@ __all__ = ["MOST_LOAD", "Plan"]
 
 MOST_LOAD = 0.95  # higher arrival rates count as this one: the queue's mean would not exist
 _ITERATIONS = 50
+_KEPT = 4096  # results of merge_costs
 
 
 class Plan:
@@ -46,7 +47,7 @@ class Plan:
         self._lost = (W[1:] - fastest * n).tolist()
         self.rate = min(rate, MOST_LOAD / fastest) if fastest > 0 else 0.0
         self._solve(W, tables.sojourn[0])
-        self.merge_size, self._merge_costs_of = cache(self._merge_size), cache(self._merge_costs)
+        self.merge_size, self._merge_costs_of = cache(self._merge_size), lru_cache(_KEPT)(self._merge_costs)
 
     def start_size(self, q):
         """With an idle array and q waiting: how many to start together (ties: the most)."""
@@ -65,16 +66,19 @@ class Plan:
             return costs
         return [c + beyond * lost for c, lost in zip(costs, self._lost, strict=True)]
 
-    def merge_costs(self, l, b, q):
-        """J(k) for k = 0..min(q, B - b), a list that is kept for the next time."""
-        return self._merge_costs_of(l, b, min(q, self.Q // 2))
+    def merge_costs(self, l, b, q, ahead=None):
+        """J(k) for k = 0..min(q, B - b), a list that is kept for the next time.
 
-    def _merge_costs(self, l, b, q):
+        ahead : SurvivalTables of the merged group from l on, if other ones than those of newcomers
+        """
+        return self._merge_costs_of(l, b, min(q, self.Q // 2), ahead or self.tables)
+
+    def _merge_costs(self, l, b, q, ahead):
         t = self.tables
         k = np.arange(min(q, t.B - b) + 1)
         alive = t.alive[l][k, : t.B - b + 1]
-        end = t.catch_up[l, k] + alive @ t.remaining[l, b:]
-        present = b * t.catch_up[l, k] + t.gathered[l, k] + alive @ t.sojourn[l, b:] + (q - k) * end
+        end = t.catch_up[l, k] + alive @ ahead.remaining[l, b:]
+        present = b * t.catch_up[l, k] + t.gathered[l, k] + alive @ ahead.sojourn[l, b:] + (q - k) * end
         later = [self._expected(q - n, e) for n, e in zip(k.tolist(), end.tolist(), strict=True)]
         return (present + self.rate * end**2 / 2 - self.g * end + later).tolist()
 

@@ -120,6 +120,10 @@ class SurvivalTables:
         lines = [max(1, d["lines"]) for d in descriptors]
         return cls(latency, [e.op for e in program.exits], rates, lines=lines, heads=heads)
 
+    def with_rates(self, rates):
+        """The same for other ExitRates."""
+        return type(self)(self.latency, self.exit_operations, rates, self.drift, self.lines, self.heads)
+
     def refresh(self):
         """Rebuild the tables if a rate has moved by more than ``drift``; True if so."""
         if np.abs(self.rates.rates() - self._built).max() <= self.drift:

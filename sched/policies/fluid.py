@@ -6,6 +6,7 @@ from fluidnpu.sched.planning import Plan
 
 from .arrivals import Arrivals
 from .base import Admit, Batch, Cancel, Drop, Leave, Policy, Wake
+from .confidence import Confidence, NoConfidence
 from .foresight import Foresight
 from .sharing import Sharing
 from .tenants import Tenants, tenant_of
@@ -67,13 +68,15 @@ class Fluid(Sharing, Policy):
     skip : heads that are expected to save less than they cost are not tried, but by one sample in 16, to learn. The
         answers are those of later exits, so off unless asked for
     learn : exit rates follow completions; False: the tables stay as given
+    confidence : S of the last head that a sample passed decides which rates it is expected to leave with
+        (confidence.py); reading it costs a bus access per live sample
     """
 
     name = "fluid"
 
     def __init__(
         self, model=None, most_preemptions=2, merge="profit", defer="queue", miss_cost=1.0, leader="gittins",
-        late="last", give_way=False, leave=False, skip=False, learn=True,
+        late="last", give_way=False, leave=False, skip=False, learn=True, confidence=False,
     ):  # fmt: skip
         if model is None:
             raise ValueError(f"{self.name}: it needs SurvivalTables (model)")
@@ -93,6 +96,7 @@ class Fluid(Sharing, Policy):
         self._places = {}  # slot -> operation, of the present decision
         self._forced, self._gone = set(), set()  # ids: told to leave early; cancelled, but not released yet
         self._foresight = [Foresight(tables) for tables in self.models]
+        self.wants_spread, self._confidence = confidence, (Confidence if confidence else NoConfidence)(self.models)
         self._waiting = Waiting(self._steps, self._waiting_rank)
 
     # --- the interface ----------------------------------------------------------------------------------------
@@ -107,8 +111,10 @@ class Fluid(Sharing, Policy):
         forced = result.id in self._forced
         self._forced.discard(result.id)
         self._gone.discard(result.id)
+        self._confidence.completed(result, learns=not forced)
         if self.learns and not forced and self.learn(result):
             self._foresight[result.program] = Foresight(self.models[result.program])
+            self._confidence.rebuilt(result.program)
             self._plans = {key: plan for key, plan in self._plans.items() if key[0] != result.program}
 
     def decide(self, state):
@@ -117,6 +123,7 @@ class Fluid(Sharing, Policy):
         self._tenants.look(state.now)
         self._waiting.update(state.waiting, state.now)
         self._places.clear()
+        self._confidence.look(state.live.values())
         actions = self._decide(state)
         for action in actions:
             if isinstance(action, Admit):
@@ -168,12 +175,15 @@ class Fluid(Sharing, Policy):
     def _entry(self, state, sample):
         request, op = sample.request, self._place(sample)
         slack = None if request.deadline is None else request.deadline - state.now
-        chance = 1.0 if slack is None else self._chance(request, op, slack)
-        return Entry(request, sample, op, slack, chance, self._tenants.turn(request), self._tenants.above(request))
+        own = self._confidence.foresight(sample)
+        chance = 1.0 if slack is None else self._chance(request, op, slack, foresight=own)
+        return Entry(
+            request, sample, op, slack, chance, self._tenants.turn(request), self._tenants.above(request), own
+        )
 
-    def _chance(self, request, op, slack, b=1):
+    def _chance(self, request, op, slack, b=1, foresight=None):
         """P(decided within ``slack`` cycles) if it goes on from ``op`` in a group of b."""
-        return self._foresight[request.program].chance(op, slack, b)
+        return (foresight or self._foresight[request.program]).chance(op, slack, b)
 
     def _in_turn(self, entries, now):
         return in_turn(entries, self._foresight, self.late, self.leader, now)
@@ -332,7 +342,7 @@ class Fluid(Sharing, Policy):
             return 0  # what the group would lose is worth more than what it costs
         count = most
         if self.merge == "profit":
-            costs = self._plan(program).merge_costs(l, b, waiting)[: most + 1]
+            costs = self._confidence.merge_costs(self._plan(program), group, l, waiting)[: most + 1]
             price = self._foresight[program].to_end[0][1] * self.miss_cost
             if price:
                 slacks = [inf if e.slack is None else e.slack for e in queue[: most + _AHEAD]]
@@ -360,7 +370,8 @@ class Fluid(Sharing, Policy):
             if sample.preempted >= self.most_preemptions:
                 return False
             slack = self._slack(state, sample.request)
-            needed = model.delay[l][count] + model.percentile(l, min(len(group) + count, model.B))
+            percentile = self._confidence.tables(sample).percentile(l, min(len(group) + count, model.B))
+            needed = model.delay[l][count] + percentile
             if slack is not None and 0 <= slack < needed:
                 return False
         return True
@@ -379,7 +390,8 @@ class Fluid(Sharing, Policy):
                 continue
             behind = sum([place < l for place in places])
             stall = model.delay[l][behind] - model.delay[rear][behind]
-            if model.percentile(l, len(group) - behind) <= slack < stall + model.percentile(l, len(group)):
+            percentile = self._confidence.tables(sample).percentile
+            if percentile(l, len(group) - behind) <= slack < stall + percentile(l, len(group)):
                 raised.append(sample.slot)
         return [Batch(tuple(raised), URGENT, reason="urgent")] if raised else []
 

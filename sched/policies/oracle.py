@@ -36,7 +36,7 @@ class Oracle(Fluid):
     def _true_time(self, request, op, b=1):
         return self._left[request.program][self.true_exits[request.id]][op][b]
 
-    def _chance(self, request, op, slack, b=1):
+    def _chance(self, request, op, slack, b=1, foresight=None):
         return 1.0 if slack >= self._true_time(request, op, b) else 0.0
 
     def _steps(self, request):

@@ -82,21 +82,21 @@ class Sharing:
         program = group[0].request.program
         l, b = min(self._place(s) for s in group), len(group)
         left = self.models[program].percentile(l, b)
-        if self._chance(first.request, first.op, first.slack - left) >= first.chance:
+        if self._chance(first.request, first.op, first.slack - left, foresight=first.foresight) >= first.chance:
             return False
         if self._behind(first, group):
             return True
         if first.above and not all(self._tenants.above(s.request) for s in group):
             return False
-        here, there = self._foresight[program], self._foresight[first.request.program]
+        here, there = self._foresight[program], first.foresight or self._foresight[first.request.program]
         if first.request.program == program:
             return self._gives_way and len(late_ones(state, group, here, self._place)) == b
         if any(s.preempted >= self.most_preemptions for s in group):
             return False
         left, delay = self.models[program].waited[l][0][b], there.remaining[first.op]
-        gain = first.chance - self._chance(first.request, first.op, first.slack - left)
+        gain = first.chance - self._chance(first.request, first.op, first.slack - left, foresight=first.foresight)
         for s in group:
-            slack = self._slack(state, s.request)
+            slack, own = self._slack(state, s.request), self._confidence.foresight(s) or here
             if slack is not None:
-                gain -= here.chance(self._place(s), slack) - here.chance(self._place(s), slack - delay)
+                gain -= own.chance(self._place(s), slack) - own.chance(self._place(s), slack - delay)
         return gain * self.miss_cost * there.to_end[0][1] > b * delay - left

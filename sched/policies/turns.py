@@ -17,6 +17,7 @@ class Entry(NamedTuple):
     op : where it would go on; slack : cycles to its deadline, None: it has none
     chance : P(decided in time) if it ran alone from now on; turn : of its tenant (see tenants), the least is first
     above : its tenant asks for more than its share
+    foresight : its own, None: that of its program
     """
 
     request: Request
@@ -26,6 +27,7 @@ class Entry(NamedTuple):
     chance: float
     turn: float
     above: bool = False
+    foresight: object = None
 
 
 def in_turn(entries, foresights, late, leader, now):
@@ -96,8 +98,12 @@ def due(request, foresight):
     return request.arrival + PATIENCE * foresight.to_end[0][1] / request.priority
 
 
+def _sight(entry, foresights):
+    return entry.foresight or foresights[entry.request.program]
+
+
 def _rank(entry, foresights, leader):
-    foresight = foresights[entry.request.program]
+    foresight = _sight(entry, foresights)
     if leader == "gittins":
         return -foresight.gittins[entry.op] * entry.request.priority
     return foresight.remaining[entry.op] / entry.request.priority if leader == "remaining" else 0.0
@@ -105,7 +111,7 @@ def _rank(entry, foresights, leader):
 
 def _trial(entry, foresights):
     """Cycles alone until it is known whether the entry is in time."""
-    reach = foresights[entry.request.program].reach(entry.op, 1)
+    reach = _sight(entry, foresights).reach(entry.op, 1)
     return max(time for time, _ in reach if time <= entry.slack)
 
 
@@ -116,7 +122,7 @@ def _worth(entry, foresights):
 def _affordable(delay, sure, foresights):
     """Whether all of ``sure``, one after the other, are expected to stay in time after a delay."""
     for e in sure:
-        foresight = foresights[e.request.program]
+        foresight = _sight(e, foresights)
         if e.slack is not None and e.slack < delay + foresight.to_end[e.op][1]:
             return False
         delay += foresight.remaining[e.op]

@@ -43,6 +43,7 @@ PARTS = {
     "late are shed": (("late", "shed"),),
     "leave early": (("leave", True),),
     "skip heads": (("skip", True),),
+    "confidence seen": (("confidence", True),),
 }
 
 
