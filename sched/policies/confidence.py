@@ -15,6 +15,7 @@ __all__ = ["BANDS", "Confidence"]
 BANDS = 4
 SAMPLES = 256  # S of a head that the limits between its bands are taken from, the latest ones
 LEAST = 32  # of them before there are bands
+CHECKED = 8  # samples of a band after which its tables are looked at again
 WEIGHT = 8.0  # samples that the rates of all bands together count in those of a band
 
 
@@ -25,6 +26,7 @@ class _Head:
         self._latest, self._sorted = [], []
         self.limits = []  # between the bands, ascending
         self.bands = [ExitRates(exits, weight=WEIGHT) for _ in range(BANDS)]
+        self.news = [0] * BANDS  # samples of a band since its rates were compared with those of its tables
         # of a band (SurvivalTables or None: the program's, Foresight, rates that they follow); None: to be made
         self.views = [None] * BANDS
 
@@ -95,9 +97,12 @@ class Confidence:
             if band is None or result.exit <= e:
                 continue
             head.bands[band].learn(result.exit, result.exits)
+            head.news[band] += 1
             view = head.views[band]
-            if view is not None and self._differ(self._rates(tables, head.bands[band], e), view[2], e) > tables.drift:
-                head.views[band] = None
+            if view is not None and head.news[band] >= CHECKED:
+                head.news[band] = 0
+                if self._differ(self._rates(tables, head.bands[band], e), view[2], e) > tables.drift:
+                    head.views[band] = None
 
     def rebuilt(self, program):
         """The program's own tables are new: those of its bands follow."""
