@@ -79,24 +79,25 @@ class Plan:
         alive = t.alive[l][k, : t.B - b + 1]
         end = t.catch_up[l, k] + alive @ ahead.remaining[l, b:]
         present = b * t.catch_up[l, k] + t.gathered[l, k] + alive @ ahead.sojourn[l, b:] + (q - k) * end
-        later = [self._expected(q - n, e) for n, e in zip(k.tolist(), end.tolist(), strict=True)]
+        later = self._expected(q - k, end)
         return (present + self.rate * end**2 / 2 - self.g * end + later).tolist()
 
     def _merge_size(self, l, b, q):
         """K[l][b][q]: how many of q waiting samples should catch up with a group of b at l (ties: the fewest)."""
         return int(np.argmin(np.round(self.merge_costs(l, b, q), 6)))
 
-    def _expected(self, left, time):
-        """Mean h of the queue when ``left`` samples remain and arrivals joined for ``time`` cycles."""
-        arrivals, Q = self._poisson(time)[: self.Q - left], self.Q
-        return arrivals @ self.h[left:Q] + max(0.0, 1 - arrivals.sum()) * self.h[Q]
+    def _expected(self, left, times):
+        """Mean h of queues in which ``left`` [n] samples remain and arrivals joined for ``times`` [n] cycles."""
+        arrivals, Q = self._poisson(times), self.Q
+        queues = np.minimum(left[:, None] + np.arange(Q), Q)
+        return (arrivals * self.h[queues]).sum(1) + np.maximum(0.0, 1 - arrivals.sum(1)) * self.h[Q]
 
-    def _poisson(self, time):
-        """Probabilities of 0..Q-1 arrivals in ``time`` cycles."""
-        steps = np.empty(self.Q)
-        steps[0] = np.exp(-self.rate * time)
-        steps[1:] = self.rate * time / np.arange(1, self.Q)
-        return steps.cumprod()
+    def _poisson(self, times):
+        """Probabilities [n, Q] of 0..Q-1 arrivals in ``times`` [n] cycles."""
+        steps = np.empty((len(times), self.Q))
+        steps[:, 0] = np.exp(-self.rate * times)
+        steps[:, 1:] = self.rate * times[:, None] / np.arange(1, self.Q)
+        return steps.cumprod(1)
 
     def _solve(self, W, F):
         """Policy iteration; sets h, g and the best start for every queue."""
@@ -106,8 +107,7 @@ class Plan:
         left = np.where(legal, n - m, 0)
         cost = np.where(legal, F[m] + left * W[m] + r * W[m] ** 2 / 2, np.inf)  # of queue n and m of them started
         after = np.zeros((B, Q, Q + 1))  # [m - 1, left, queue]
-        for i in range(B):
-            arrivals = self._poisson(W[i + 1])
+        for i, arrivals in enumerate(self._poisson(W[1:])):
             for k in range(Q):
                 after[i, k, k:Q] = arrivals[: Q - k]
         after[:, :, Q] = np.maximum(0.0, 1 - after.sum(2))
