@@ -5,12 +5,13 @@ later heads are learned from completions. A sample then has survival tables of i
 """
 
 from bisect import bisect_right, insort
+from collections import Counter
 
 from fluidnpu.sched.survival import ExitRates
 
 from .foresight import Foresight
 
-__all__ = ["BANDS", "Confidence"]
+__all__ = ["BANDS", "Confidence", "NoConfidence"]
 
 BANDS = 4
 SAMPLES = 256  # S of a head that the limits between its bands are taken from, the latest ones
@@ -44,19 +45,48 @@ class _Head:
             self.limits = [self._sorted[len(self._sorted) * i // BANDS] for i in range(1, BANDS)]
 
 
-class Confidence:
+class NoConfidence:
+    """What a policy asks, if S is not looked at: every sample is as all of its program. ``models``: SurvivalTables of
+    every program."""
+
+    def __init__(self, models):
+        self._models = models
+
+    def look(self, samples):
+        """A decision begins; positions and S of these live samples may be new."""
+
+    def completed(self, result, learns=True):
+        """A sample left (Result). ``learns``: its exit was its own choice."""
+
+    def rebuilt(self, program):
+        """The program's own tables are new."""
+
+    def tables(self, sample):
+        """SurvivalTables of a live sample."""
+        return self._models[sample.request.program]
+
+    def foresight(self, sample):
+        """Foresight of a live sample, None: that of its program."""
+        return None
+
+    def merge_costs(self, plan, group, l, waiting):
+        """J(k) of Plan.merge_costs for a group (samples), the rearmost at l."""
+        return plan.merge_costs(l, len(group), waiting)
+
+
+class Confidence(NoConfidence):
     """Learns which samples leave behind a head, by S there, and shows what follows for a live sample.
 
     It looks at ``Sample.spread`` as it was last read and at the exits that completions name, never at true exits. The
     position and S of a sample are read one after the other, so a head that decides in between counts as the one before
     it: some cycles of a layer.
 
-    models : SurvivalTables of every program; their ``rates`` stand in where a band is not known, and until its rates
+    models : SurvivalTables; their ``rates`` stand in where a band is not known, and until its rates
         differ from them by more than ``drift``
     """
 
     def __init__(self, models):
-        self._models = models
+        super().__init__(models)
         self._heads = [[_Head(len(t.exit_operations)) for _ in t.exit_operations[:-1]] for t in models]
         # [program][operation]: exits before it
         self._before = [[[e for e, x in enumerate(t.exit_operations) if x < l] for l in range(t.L + 1)] for t in models]
@@ -64,7 +94,6 @@ class Confidence:
         self._views = {}  # id -> (SurvivalTables, Foresight, rates) of the present decision, if not the program's
 
     def look(self, samples):
-        """A decision begins; positions and S of these live samples may be new."""
         self._views.clear()
         for sample in samples:
             if sample.spread is None:
@@ -86,7 +115,6 @@ class Confidence:
                     self._views[id] = view
 
     def completed(self, result, learns=True):
-        """A sample left (Result). ``learns``: its exit was its own choice."""
         passed = self._passed.pop(result.id, {})
         if not learns or not result.ok:
             return
@@ -105,19 +133,25 @@ class Confidence:
                     head.views[band] = None
 
     def rebuilt(self, program):
-        """The program's own tables are new: those of its bands follow."""
         for head in self._heads[program]:
             head.views = [None] * BANDS
 
     def tables(self, sample):
-        """SurvivalTables of a live sample."""
         view = self._views.get(sample.request.id)
         return self._models[sample.request.program] if view is None else view[0]
 
     def foresight(self, sample):
-        """Foresight of a live sample, None: that of its program."""
         view = self._views.get(sample.request.id)
         return None if view is None else view[1]
+
+    def merge_costs(self, plan, group, l, waiting):
+        """Of several bands the mean over the members, as if each went on among its like."""
+        ahead = Counter(map(self.tables, group))
+        if len(ahead) == 1:
+            return plan.merge_costs(l, len(group), waiting, *ahead)
+        shares = [n / len(group) for n in ahead.values()]
+        costs = [plan.merge_costs(l, len(group), waiting, tables) for tables in ahead]
+        return [sum([s * c for s, c in zip(shares, column, strict=True)]) for column in zip(*costs, strict=True)]
 
     def rates(self, program, head, band):
         """P(exit at e | alive at e) of the samples of a band: learned behind the head, as of all others before it."""

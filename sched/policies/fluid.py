@@ -177,9 +177,7 @@ class Fluid(Sharing, Policy):
         slack = None if request.deadline is None else request.deadline - state.now
         own = self._confidence.foresight(sample)
         chance = 1.0 if slack is None else self._chance(request, op, slack, foresight=own)
-        return Entry(
-            request, sample, op, slack, chance, self._tenants.turn(request), self._tenants.above(request), own
-        )
+        return Entry(request, sample, op, slack, chance, self._tenants.turn(request), self._tenants.above(request), own)
 
     def _chance(self, request, op, slack, b=1, foresight=None):
         """P(decided within ``slack`` cycles) if it goes on from ``op`` in a group of b."""

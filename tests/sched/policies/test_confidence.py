@@ -119,10 +119,11 @@ def test_a_mixed_group_costs_the_mean_of_its_members(model):
     taught(policy._confidence)
     group = [passed("near", LIMIT + 1000), passed("far", LIMIT + 79_000, slot=1), passed("too", LIMIT + 78_000, slot=2)]
     policy.decide(state(0, [], group))
-    costs = policy._merge_costs(0, group, BEHIND, 3)
-    near, far = (policy._merge_costs(0, [s] * 3, BEHIND, 3) for s in group[:2])
+    plan = policy._plan(0)
+    costs = policy._confidence.merge_costs(plan, group, BEHIND, 3)
+    near, far = (policy._confidence.merge_costs(plan, [s] * 3, BEHIND, 3) for s in group[:2])
     assert costs == pytest.approx([(a + 2 * b) / 3 for a, b in zip(near, far, strict=True)])
-    assert near[0] < policy._plan(0).merge_costs(BEHIND, 3, 3)[0] < far[0]
+    assert near[0] < plan.merge_costs(BEHIND, 3, 3)[0] < far[0]
 
 
 def test_switched_off_it_changes_nothing(model):
