@@ -35,6 +35,18 @@ def test_the_cycle_model_repeats_the_rtl(case, policy, more):
     assert figures["agreed"] == 1.0 and figures["requests"] == 20
 
 
+def test_the_rtl_shows_the_same_spreads(case):
+    """The policy that looks at S decides alike on RTL and model, and not as it does without S."""
+    point = Point("rtl", "digits", "tiny", "fluid", 1.0, 1, requests=100, slo=6.0, options=(("confidence", True),))
+    assert run_point(replace(point, device="rtl"), case)["agreed"] == 1.0
+    requests, decided, _ = traffic_of(point, case)
+    seen, unseen = (
+        case.npu.serve(requests, d, policy_of(point, case, d), device="cycles")
+        for d in (decided, replace(decided, spread=None))
+    )
+    assert 0 < agreement(seen, unseen) < 1
+
+
 def test_a_difference_shows(case):
     point = Point("rtl", "digits", "tiny", "serial", 0.5, 1, requests=20)
     requests, decided, _ = traffic_of(point, case)
