@@ -29,7 +29,7 @@ __all__ = ["MOST_LOAD", "Plan"]
 
 MOST_LOAD = 0.95  # higher arrival rates count as this one: the queue's mean would not exist
 _ITERATIONS = 50
-_KEPT = 4096  # results of merge_costs
+_KEPT = 4096  # tables of merge_costs, some KB each
 
 
 class Plan:
@@ -47,7 +47,7 @@ class Plan:
         self._lost = (W[1:] - fastest * n).tolist()
         self.rate = min(rate, MOST_LOAD / fastest) if fastest > 0 else 0.0
         self._solve(W, tables.sojourn[0])
-        self.merge_size, self._merge_costs_of = cache(self._merge_size), lru_cache(_KEPT)(self._merge_costs)
+        self.merge_size, self._merge_table_of = cache(self._merge_size), lru_cache(_KEPT)(self._merge_table)
 
     def start_size(self, q):
         """With an idle array and q waiting: how many to start together (ties: the most)."""
@@ -67,30 +67,32 @@ class Plan:
         return [c + beyond * lost for c, lost in zip(costs, self._lost, strict=True)]
 
     def merge_costs(self, l, b, q, ahead=None):
-        """J(k) for k = 0..min(q, B - b), a list that is kept for the next time.
+        """J(k) for k = 0..min(q, B - b), a list.
 
         ahead : SurvivalTables of the merged group from l on, if other ones than those of newcomers
         """
-        return self._merge_costs_of(l, b, min(q, self.Q // 2), ahead or self.tables)
+        q = min(q, self.Q // 2)
+        return self._merge_table_of(l, b, ahead or self.tables)[q, : min(q, self.tables.B - b) + 1].tolist()
 
-    def _merge_costs(self, l, b, q, ahead):
+    def _merge_table(self, l, b, ahead):
+        """J of every queue up to Q / 2, [q, k]: what takes time does not depend on q."""
         t = self.tables
-        k = np.arange(min(q, t.B - b) + 1)
-        alive = t.alive[l][k, : t.B - b + 1]
+        k, q = np.arange(t.B - b + 1), np.arange(self.Q // 2 + 1)
+        alive = t.alive[l][: t.B - b + 1, : t.B - b + 1]
         end = t.catch_up[l, k] + alive @ ahead.remaining[l, b:]
-        present = b * t.catch_up[l, k] + t.gathered[l, k] + alive @ ahead.sojourn[l, b:] + (q - k) * end
-        later = self._expected(q - k, end)
-        return (present + self.rate * end**2 / 2 - self.g * end + later).tolist()
+        present = b * t.catch_up[l, k] + t.gathered[l, k] + alive @ ahead.sojourn[l, b:]
+        present += self.rate * end**2 / 2 - self.g * end
+        left = np.maximum(q[:, None] - k, 0)  # k > q is no choice
+        return present + left * end + self._expected(end)[k, left]
 
     def _merge_size(self, l, b, q):
         """K[l][b][q]: how many of q waiting samples should catch up with a group of b at l (ties: the fewest)."""
         return int(np.argmin(np.round(self.merge_costs(l, b, q), 6)))
 
-    def _expected(self, left, times):
-        """Mean h of queues in which ``left`` [n] samples remain and arrivals joined for ``times`` [n] cycles."""
-        arrivals, Q = self._poisson(times), self.Q
-        queues = np.minimum(left[:, None] + np.arange(Q), Q)
-        return (arrivals * self.h[queues]).sum(1) + np.maximum(0.0, 1 - arrivals.sum(1)) * self.h[Q]
+    def _expected(self, times):
+        """Mean h of queues in which 0..Q/2 samples remain and arrivals joined for ``times`` [n] cycles, [n, left]."""
+        arrivals = self._poisson(times)
+        return arrivals @ self._joined + np.maximum(0.0, 1 - arrivals.sum(1))[:, None] * self.h[self.Q]
 
     def _poisson(self, times):
         """Probabilities [n, Q] of 0..Q-1 arrivals in ``times`` [n] cycles."""
@@ -129,4 +131,6 @@ class Plan:
             if (better == start).all():
                 break
             start = better
+        queues = np.arange(Q)[:, None] + np.arange(Q // 2 + 1)
+        self._joined = self.h[np.minimum(queues, Q)]  # h of a queue that so many arrivals joined, [arrivals, left]
         self._start_costs = [[], *(row[: min(k + 1, B)] for k, row in enumerate(values.tolist()))]
