@@ -48,6 +48,7 @@ class Plan:
         self.rate = min(rate, MOST_LOAD / fastest) if fastest > 0 else 0.0
         self._solve(W, tables.sojourn[0])
         self.merge_size, self._merge_table_of = cache(self._merge_size), lru_cache(_KEPT)(self._merge_table)
+        self._pass_costs_of = lru_cache(_KEPT)(self._pass_costs)
 
     def start_size(self, q):
         """With an idle array and q waiting: how many to start together (ties: the most)."""
@@ -84,6 +85,18 @@ class Plan:
         present += self.rate * end**2 / 2 - self.g * end
         left = np.maximum(q[:, None] - k, 0)  # k > q is no choice
         return present + left * end + self._expected(end)[k, left]
+
+    def pass_costs(self, l, b, q):
+        """Cost if k = 0..min(q, B) of q waiting samples go ahead of a group of b at l, which then goes on, a list."""
+        return self._pass_costs_of(l, b, min(q, self.Q // 2))
+
+    def _pass_costs(self, l, b, q):
+        W, F = self.tables.remaining, self.tables.sojourn
+        k = np.arange(min(q, self.tables.B) + 1)
+        end = W[0, k] + W[l, b]
+        present = F[0, k] + b * W[0, k] + F[l, b] + (q - k) * end
+        later = self._expected(end)[k, q - k]
+        return (present + self.rate * end**2 / 2 - self.g * end + later).tolist()
 
     def _merge_size(self, l, b, q):
         """K[l][b][q]: how many of q waiting samples should catch up with a group of b at l (ties: the fewest)."""

@@ -3,6 +3,7 @@
 __all__ = ["Arrivals"]
 
 GAPS = 64  # arrivals that the estimate of their rate remembers
+LONG = 512  # that the estimate of the usual rate remembers
 LEAST_GAPS = 8  # arrivals before it is trusted; until then only the present work counts
 
 
@@ -12,7 +13,7 @@ class Arrivals:
     def __init__(self, programs):
         self._known = set()
         self._latest = [None] * programs
-        self._count, self._gap = [0] * programs, [0.0] * programs
+        self._count, self._gap, self._long = [0] * programs, [0.0] * programs, [0.0] * programs
 
     def learn(self, waiting):
         """``waiting``: requests in order of arrival; those behind the last known one are new. Returns the new ones."""
@@ -25,8 +26,10 @@ class Arrivals:
         for request in new:
             p = request.program
             if self._latest[p] is not None:
+                gap = request.arrival - self._latest[p]
                 self._count[p] += 1
-                self._gap[p] += (request.arrival - self._latest[p] - self._gap[p]) / min(self._count[p], GAPS)
+                self._gap[p] += (gap - self._gap[p]) / min(self._count[p], GAPS)
+                self._long[p] += (gap - self._long[p]) / min(self._count[p], LONG)
             self._latest[p] = request.arrival
             self._known.add(request.id)
         return new
@@ -38,3 +41,7 @@ class Arrivals:
     def rate(self, program):
         """Requests per cycle; 0 until enough have come."""
         return 1 / max(1.0, self._gap[program]) if self._count[program] >= LEAST_GAPS else 0.0
+
+    def usual_rate(self, program):
+        """Requests per cycle over a longer time."""
+        return 1 / max(1.0, self._long[program]) if self._count[program] >= LEAST_GAPS else 0.0

@@ -2,7 +2,7 @@
 
 from math import ceil, inf, log
 
-from fluidnpu.sched.planning import Plan
+from fluidnpu.sched.planning import MOST_LOAD, Plan
 
 from .arrivals import Arrivals
 from .base import Admit, Batch, Cancel, Drop, Leave, Policy, Wake
@@ -26,6 +26,7 @@ _CHOICES = {
 _BUCKET = 1.25  # arrival rates are told apart by this factor
 _PAYS = 1.25  # batching pays if a sample alone takes so many times its share of the best batch
 _AHEAD = 8  # requests of the queue whose deadlines count when a batch is chosen
+_IDLE = 0.2  # share of idle time below which misses have to be cheaper
 _SOON = 64  # cycles after which to look again at something that should have happened
 
 
@@ -76,7 +77,7 @@ class Fluid(Sharing, Policy):
 
     def __init__(
         self, model=None, most_preemptions=2, merge="profit", defer="queue", miss_cost=1.0, leader="gittins",
-        late="last", give_way=False, leave=False, skip=False, learn=True, confidence=False,
+        late="last", give_way=True, leave=False, skip=False, learn=True, confidence=False,
     ):  # fmt: skip
         if model is None:
             raise ValueError(f"{self.name}: it needs SurvivalTables (model)")
@@ -142,7 +143,7 @@ class Fluid(Sharing, Policy):
             return actions
         others, room = bool(idle or self._waiting), self._room(state)
         queue = self._in_turn(entries, state.now) if entries else []
-        if group and queue and self._overtake(state, group, queue[0], room):
+        if group and queue and self._overtake(state, group, queue, room):
             for sample in group:
                 sample.preempted += 1
             slots = tuple(s.slot for s in group)
@@ -203,7 +204,7 @@ class Fluid(Sharing, Policy):
             return room.within(self._start_most(program, alike))
         if most > 1:
             costs = self._plan(program).start_costs(waiting)[:most]
-            price = self._foresight[program].to_end[0][1] * self.miss_cost
+            price = self._price(program)
             if price and any(e.slack is not None for e in alike[:most]):
                 costs = [c + price * self._start_misses(program, alike, m) for m, c in enumerate(costs, 1)]
             least = min(costs)
@@ -319,6 +320,16 @@ class Fluid(Sharing, Policy):
             self._plans[program, bucket] = plan
         return plan
 
+    def _idle(self):
+        """Share of the time that the NPU needs not work, in its best batches, at the present arrival rates."""
+        return 1 - sum([self._arrivals.usual_rate(n) * f.share for n, f in enumerate(self._foresight)])
+
+    def _price(self, program):
+        """Cycles that a miss may cost the others: less where the NPU is nearly saturated and every cycle that is lost
+        makes many wait."""
+        idle = max(1 - MOST_LOAD, self._idle())
+        return self._foresight[program].to_end[0][1] * self.miss_cost * min(1.0, idle / _IDLE)
+
     def _place(self, sample):
         """The operation at which the sample stands, the next one if half of its lines are dealt."""
         place = self._places.get(sample.slot)
@@ -341,7 +352,7 @@ class Fluid(Sharing, Policy):
         count = most
         if self.merge == "profit":
             costs = self._confidence.merge_costs(self._plan(program), group, l, waiting)[: most + 1]
-            price = self._foresight[program].to_end[0][1] * self.miss_cost
+            price = self._price(program)
             if price:
                 slacks = [inf if e.slack is None else e.slack for e in queue[: most + _AHEAD]]
                 costs = [c + price * self._misses(program, l, b, slacks, k) for k, c in enumerate(costs)]

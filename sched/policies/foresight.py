@@ -5,7 +5,9 @@ All of it follows from SurvivalTables and is built again when they change, so th
 
 from functools import cache, partial
 
-__all__ = ["Foresight"]
+__all__ = ["ALMOST", "Foresight"]
+
+ALMOST = 1.02
 
 
 class Foresight:
@@ -19,6 +21,7 @@ class Foresight:
         and Dynamic Allocation Indices, JRSS B 1979; the service of M/G/1 queues: Aalto, Ayesta and Righter 2009)
     remaining[l] : W[l][1]
     share : least expected cycles per sample of any batch
+    spare : slots that batches can leave free, at most half of them, and take at most ALMOST times the ``share``
     """
 
     def __init__(self, tables):
@@ -37,7 +40,9 @@ class Foresight:
         self.reach = cache(partial(self._reach, sums, ends, hazard))
         self.gittins = [self._gittins(l, hazard, T[:, 1].tolist()) for l in range(L)]
         self.remaining = tables.remaining[:, 1].tolist()
-        self.share = min(w / n for n, w in enumerate(tables.remaining[0].tolist()) if n)
+        shares = [w / n for n, w in enumerate(tables.remaining[0].tolist()) if n]
+        self.share = min(shares)
+        self.spare = max((n for n in range(B // 2 + 1) if shares[B - 1 - n] <= ALMOST * self.share), default=0)
 
     def _reach(self, sums, ends, hazard, l, b):
         found, alive, now = [], 1.0, 0.0

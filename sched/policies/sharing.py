@@ -1,11 +1,16 @@
 """Who gets a slot, and who goes ahead of whom: what is fair between tenants, and what keeps the most deadlines."""
 
 from collections import Counter
+from math import inf
+
+from fluidnpu.sched.planning import MOST_LOAD
 
 from .tenants import tenant_of
 from .turns import late_ones
 
 __all__ = ["Room", "Sharing"]
+
+GAIN = 0.5  # of a miss's price where passing a group has to be worth it: small batches cost more than the plan knows
 
 
 class Room:
@@ -43,12 +48,12 @@ class Sharing:
     """Part of `fluid.Fluid`: overtaking."""
 
     def _room(self, state):
-        return Room(state, self._tenants, state.slots // 2 if self._gives_way else 0)
+        return Room(state, self._tenants, min(f.spare for f in self._foresight) if self._gives_way else 0)
 
     @property
     def _gives_way(self):
         """Late samples run while nobody waits who can be in time."""
-        return self.late == "last" and self.give_way
+        return self.late == "last" and self.give_way and self._idle() > 1 - MOST_LOAD
 
     def _mergers(self, group, queue):
         """Those of the queue that may join the group: no tenant above its share while one within it waits for the
@@ -66,7 +71,7 @@ class Sharing:
         """Whether all of the group ask for more than their share, and the entry's tenant does not."""
         return not entry.above and all(self._tenants.above(s.request) for s in group)
 
-    def _overtake(self, state, group, first, room):
+    def _overtake(self, state, group, queue, room):
         """Whether the first in turn goes ahead of the whole group, which waits in its slots.
 
         It does if it might miss its deadline otherwise, and
@@ -77,6 +82,7 @@ class Sharing:
         * or, another network's, it gains more than the group loses: P(in time now) - P(in time behind the group), at
           the price ``miss_cost``, and the time of the group, against what every member of it loses by waiting.
         """
+        first = queue[0]
         if self.late == "keep" or not first.chance or first.slack is None or not room.within([first]):
             return False
         program = group[0].request.program
@@ -90,7 +96,8 @@ class Sharing:
             return False
         here, there = self._foresight[program], first.foresight or self._foresight[first.request.program]
         if first.request.program == program:
-            return self._gives_way and len(late_ones(state, group, here, self._place)) == b
+            late = self._gives_way and len(late_ones(state, group, here, self._place)) == b
+            return late and self._pays(state, group, queue, room)
         if any(s.preempted >= self.most_preemptions for s in group):
             return False
         left, delay = self.models[program].waited[l][0][b], there.remaining[first.op]
@@ -100,3 +107,15 @@ class Sharing:
             if slack is not None:
                 gain -= own.chance(self._place(s), slack) - own.chance(self._place(s), slack - delay)
         return gain * self.miss_cost * there.to_end[0][1] > b * delay - left
+
+    def _pays(self, state, group, queue, room):
+        """Whether those in time gain more by going ahead of their network's group, which is late, than that costs."""
+        program = group[0].request.program
+        queue = [e for e in queue if e.chance and e.op == 0 and e.request.program == program]
+        l, b = min(self._place(s) for s in group), len(group)
+        costs = self._plan(program).pass_costs(l, b, self._waiting.count(program, chance=True))
+        price, left = GAIN * self._price(program), self.models[program].waited[l][0][b]
+        missed = -sum([self._chance(e.request, 0, e.slack - left) for e in queue if e.slack is not None])
+        most = len(room.within(queue))
+        passed = [c + price * self._start_misses(program, queue, m) for m, c in enumerate(costs[1 : most + 1], 1)]
+        return min(passed, default=inf) < costs[0] + price * missed
