@@ -1,21 +1,17 @@
 """Fluid batching: exit-aware, preemptive. Newcomers catch up and merge when that pays."""
 
-from math import ceil, inf, log
-
-from fluidnpu.sched.planning import MOST_LOAD, Plan
-
 from .arrivals import Arrivals
-from .base import Admit, Batch, Cancel, Drop, Leave, Policy, Wake
+from .base import Admit, Batch, Policy
 from .confidence import Confidence, NoConfidence
 from .foresight import Foresight
+from .merging import ACTIVE, AHEAD, DEFERRED, URGENT, Merging
+from .overload import Overload
 from .sharing import Sharing
 from .tenants import Tenants, tenant_of
-from .turns import Entry, due, in_turn, late_ones
+from .turns import Entry, due, in_turn
 from .waiting import Waiting
 
 __all__ = ["ACTIVE", "DEFERRED", "URGENT", "Fluid"]
-
-DEFERRED, ACTIVE, URGENT = 1, 2, 3  # priorities
 
 _CHOICES = {
     "merge": ("profit", "always", "never"),
@@ -23,14 +19,10 @@ _CHOICES = {
     "late": ("last", "shed", "keep"),
     "leader": ("gittins", "remaining", "arrival"),
 }
-_BUCKET = 1.25  # arrival rates are told apart by this factor
 _PAYS = 1.25  # batching pays if a sample alone takes so many times its share of the best batch
-_AHEAD = 8  # requests of the queue whose deadlines count when a batch is chosen
-_IDLE = 0.2  # share of idle time below which misses have to be cheaper
-_SOON = 64  # cycles after which to look again at something that should have happened
 
 
-class Fluid(Sharing, Policy):
+class Fluid(Sharing, Merging, Overload, Policy):
     """Who leads and who rides follows survival-weighted remaining time and the slack to the deadlines.
 
     Samples of priority ACTIVE or above are the group, all of one network. Equal priority merges by itself: the NPU lets
@@ -94,6 +86,7 @@ class Fluid(Sharing, Policy):
         self.leave, self.skip, self.learns = leave, skip, learn
         self._arrivals, self._tenants = Arrivals(len(self.models)), Tenants()
         self._plans, self._spread, self._admitted = {}, False, 0
+        self._rearmost = None  # of those places, of the group
         self._places = {}  # slot -> operation, of the present decision
         self._forced, self._gone = set(), set()  # ids: told to leave early; cancelled, but not released yet
         self._foresight = [Foresight(tables) for tables in self.models]
@@ -124,6 +117,7 @@ class Fluid(Sharing, Policy):
         self._tenants.look(state.now)
         self._waiting.update(state.waiting, state.now)
         self._places.clear()
+        self._rearmost = None
         self._confidence.look(state.live.values())
         actions = self._decide(state)
         for action in actions:
@@ -200,7 +194,7 @@ class Fluid(Sharing, Policy):
         waiting = self._waiting.count(program) + sum(e.sample is not None for e in alike)
         entering = room.within(alike)
         most = min(len(entering), self.models[program].B)
-        if self.late == "shed" and all(e.slack is not None for e in alike[: most + _AHEAD]):
+        if self.late == "shed" and all(e.slack is not None for e in alike[: most + AHEAD]):
             return room.within(self._start_most(program, alike))
         if most > 1:
             costs = self._plan(program).start_costs(waiting)[:most]
@@ -237,7 +231,7 @@ class Fluid(Sharing, Policy):
     def _start_misses(self, program, queue, count):
         """Expected misses if the first ``count`` of the queue start together and the others wait for them."""
         wait, missed = self.models[program].waited[0][0][count], 0.0
-        for i, e in enumerate(queue[: count + _AHEAD]):
+        for i, e in enumerate(queue[: count + AHEAD]):
             if e.slack is not None and e.chance:
                 missed -= self._chance(e.request, 0, *((e.slack, count) if i < count else (e.slack - wait,)))
         return missed
@@ -254,7 +248,7 @@ class Fluid(Sharing, Policy):
 
     def _waiting_entries(self, state, group):
         """Entries of the requests that may be chosen now, the first of each kind: nobody who is late joins a group."""
-        most, lost, found = state.slots - len(group) + _AHEAD, 0 if group else state.slots, []
+        most, lost, found = state.slots - len(group) + AHEAD, 0 if group else state.slots, []
         several, turn, above = self._tenants.several, 0.0, False
         for request, level, levels in self._waiting.heads(most, lost):
             slack = None if request.slo is None else request.arrival + request.slo - state.now
@@ -308,152 +302,6 @@ class Fluid(Sharing, Policy):
             if tables.hazard[x] * tables.remaining[x + 1, 1] < head:
                 mask &= ~(1 << e)
         return None if mask == -1 else mask & (1 << len(tables.exit_operations)) - 1
-
-    # --- merging ------------------------------------------------------------------------------------------------
-
-    def _plan(self, program):
-        rate = self._arrivals.rate(program)
-        bucket = round(log(rate) / log(_BUCKET)) if rate else None
-        plan = self._plans.get((program, bucket))
-        if plan is None:
-            plan = Plan(self.models[program], _BUCKET**bucket if rate else 0.0)
-            self._plans[program, bucket] = plan
-        return plan
-
-    def _idle(self):
-        """Share of the time that the NPU needs not work, in its best batches, at the present arrival rates."""
-        return 1 - sum([self._arrivals.usual_rate(n) * f.share for n, f in enumerate(self._foresight)])
-
-    def _price(self, program):
-        """Cycles that a miss may cost the others: less where the NPU is nearly saturated and every cycle that is lost
-        makes many wait."""
-        idle = max(1 - MOST_LOAD, self._idle())
-        return self._foresight[program].to_end[0][1] * self.miss_cost * min(1.0, idle / _IDLE)
-
-    def _place(self, sample):
-        """The operation at which the sample stands, the next one if half of its lines are dealt."""
-        place = self._places.get(sample.slot)
-        if place is None:
-            tables, place = self.models[sample.request.program], sample.op
-            if sample.line and 2 * sample.line >= tables.lines[min(place, tables.L - 1)]:
-                place += 1
-            place = self._places[sample.slot] = min(place, tables.L - 1)
-        return place
-
-    def _merge_count(self, state, group, queue, waiting):
-        """How many of the queue, who have room, join the group now; ``waiting``: as many could join."""
-        program = group[0].request.program
-        l, b = min(self._place(s) for s in group), len(group)
-        most = min(len(queue), self.models[program].B - b)
-        if most <= 0 or self.merge == "never":
-            return 0
-        if self.late == "shed" and any(s.request.deadline is not None for s in group):
-            return 0  # what the group would lose is worth more than what it costs
-        count = most
-        if self.merge == "profit":
-            costs = self._confidence.merge_costs(self._plan(program), group, l, waiting)[: most + 1]
-            price = self._price(program)
-            if price:
-                slacks = [inf if e.slack is None else e.slack for e in queue[: most + _AHEAD]]
-                costs = [c + price * self._misses(program, l, b, slacks, k) for k, c in enumerate(costs)]
-            costs = [round(c, 6) for c in costs]
-            count = costs.index(min(costs))
-        while count and not self._harmless(state, group, count):
-            count -= 1
-        return count
-
-    def _misses(self, program, l, b, slacks, count):
-        """Of those with these slacks, who will miss their deadlines (95th percentile) if ``count`` join the group."""
-        model = self.models[program]
-        together = min(b + count, model.B)
-        joined, later = model.percentile(0, together), model.waited[l][count][together] + model.percentile(0, 1)
-        return sum([s < joined for s in slacks[:count]]) + sum([s < later for s in slacks[count:]])
-
-    def _harmless(self, state, group, count):
-        """No sample ahead is preempted too often or made late by ``count`` newcomers."""
-        model = self.models[group[0].request.program]
-        for sample in group:
-            l = self._place(sample)
-            if l == 0:
-                continue
-            if sample.preempted >= self.most_preemptions:
-                return False
-            slack = self._slack(state, sample.request)
-            percentile = self._confidence.tables(sample).percentile(l, min(len(group) + count, model.B))
-            needed = model.delay[l][count] + percentile
-            if slack is not None and 0 <= slack < needed:
-                return False
-        return True
-
-    def _urgent(self, state, group):
-        """Samples that laggards would make late stop waiting for them."""
-        places = [self._place(s) for s in group]
-        rear = min(places)
-        self._spread = max(places) > rear
-        if not self._spread:
-            return []
-        model, raised = self.models[group[0].request.program], []
-        for sample, l in zip(group, places, strict=True):
-            slack = self._slack(state, sample.request)
-            if l == rear or slack is None or sample.priority == URGENT or not sample.preempted:
-                continue
-            behind = sum([place < l for place in places])
-            stall = model.delay[l][behind] - model.delay[rear][behind]
-            percentile = self._confidence.tables(sample).percentile
-            if percentile(l, len(group) - behind) <= slack < stall + percentile(l, len(group)):
-                raised.append(sample.slot)
-        return [Batch(tuple(raised), URGENT, reason="urgent")] if raised else []
-
-    # --- overload -----------------------------------------------------------------------------------------------
-
-    def _watches(self, group):
-        return (self.late != "keep" or self.leave) and any(s.request.deadline is not None for s in group)
-
-    def _overload(self, state, group, idle):
-        """Members of the group that cannot be in time leave early or give way; they move from ``group`` to ``idle``."""
-        if not group or not self._watches(group):
-            return []
-        actions, foresight = [], self._foresight[group[0].request.program]
-        leaving = late_ones(state, group, foresight, self._place, between=True) if self.leave else []
-        leaving = [s for s in leaving if s.request.id not in self._forced]
-        if leaving:
-            self._forced |= {s.request.id for s in leaving}
-            actions.append(Leave(tuple(s.slot for s in leaving)))
-        if self.late != "shed":
-            return actions
-        lost = late_ones(state, group, foresight, self._place)
-        if lost:
-            self._gone |= {s.request.id for s in lost}
-            group[:] = [s for s in group if s not in lost]
-            actions.append(Cancel(tuple(s.slot for s in lost), reason="shed"))
-        return actions
-
-    def _shed(self, entries):
-        """Give up what waits and certainly misses; it is taken out of ``entries``."""
-        slots = tuple(e.sample.slot for e in entries if not e.chance)
-        self._gone |= {e.request.id for e in entries if not e.chance}
-        entries[:] = [e for e in entries if e.chance]
-        actions = [Drop(request, reason="shed") for request in self._waiting.lost()]
-        for action in actions:
-            self._waiting.take(action.request)
-        return [*actions, Cancel(slots, reason="shed")] if slots else actions
-
-    def _alarm(self, state, group, others):
-        """Ask again when the group passes its next head, if somebody might have to give way behind it."""
-        if not others or not group or not self._watches(group):
-            return []
-        program = group[0].request.program
-        foresight, tables = self._foresight[program], self.models[program]
-        l, b = min(self._place(s) for s in group), len(group)
-        x = tables.exit_operations[foresight.next_exit[l]]
-        if x + 1 >= tables.L:
-            return []
-        left = foresight.to_exit[l][b]
-        need = left + foresight.to_exit[x + 1][1]
-        slacks = [self._slack(state, s.request) for s in group]
-        if any(slack is not None and slack < need for slack in slacks):
-            return [Wake(state.now + max(_SOON, ceil(left)))]
-        return []
 
     @staticmethod
     def _slack(state, request):

@@ -7,7 +7,7 @@ from functools import cache, partial
 
 __all__ = ["ALMOST", "Foresight"]
 
-ALMOST = 1.02
+ALMOST = 1.03
 
 
 class Foresight:

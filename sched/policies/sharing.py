@@ -86,7 +86,7 @@ class Sharing:
         if self.late == "keep" or not first.chance or first.slack is None or not room.within([first]):
             return False
         program = group[0].request.program
-        l, b = min(self._place(s) for s in group), len(group)
+        l, b = self._rear(group), len(group)
         left = self.models[program].percentile(l, b)
         if self._chance(first.request, first.op, first.slack - left, foresight=first.foresight) >= first.chance:
             return False
@@ -112,7 +112,7 @@ class Sharing:
         """Whether those in time gain more by going ahead of their network's group, which is late, than that costs."""
         program = group[0].request.program
         queue = [e for e in queue if e.chance and e.op == 0 and e.request.program == program]
-        l, b = min(self._place(s) for s in group), len(group)
+        l, b = self._rear(group), len(group)
         costs = self._plan(program).pass_costs(l, b, self._waiting.count(program, chance=True))
         price, left = GAIN * self._price(program), self.models[program].waited[l][0][b]
         missed = -sum([self._chance(e.request, 0, e.slack - left) for e in queue if e.slack is not None])
