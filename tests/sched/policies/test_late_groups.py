@@ -1,5 +1,5 @@
-"""Groups that are late already: passed by newcomers in time when that pays, smaller where that is cheap; what a miss may
-cost near saturation."""
+"""Groups that are late already: passed by newcomers in time when that pays, smaller where that is cheap; what a miss
+may cost near saturation."""
 
 import random
 import statistics
