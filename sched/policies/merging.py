@@ -100,15 +100,15 @@ class Merging:
     def _urgent(self, state, group):
         """Samples that laggards would make late stop waiting for them."""
         places = [self._place(s) for s in group]
-        rear = min(places)
+        rear = self._rear(group)
         self._spread = max(places) > rear
         if not self._spread:
             return []
         model, raised = self.models[group[0].request.program], []
         for sample, l in zip(group, places, strict=True):
-            slack = self._slack(state, sample.request)
-            if l == rear or slack is None or sample.priority == URGENT or not sample.preempted:
+            if l == rear or sample.request.slo is None or sample.priority == URGENT or not sample.preempted:
                 continue
+            slack = self._slack(state, sample.request)
             behind = sum([place < l for place in places])
             stall = model.delay[l][behind] - model.delay[rear][behind]
             percentile = self._confidence.tables(sample).percentile

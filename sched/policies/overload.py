@@ -57,7 +57,7 @@ class Overload:
             return []
         left = foresight.to_exit[l][b]
         need = left + foresight.to_exit[x + 1][1]
-        slacks = [self._slack(state, s.request) for s in group]
-        if any(slack is not None and slack < need for slack in slacks):
+        due = state.now + need
+        if any([r.slo is not None and r.arrival + r.slo < due for r in [s.request for s in group]]):
             return [Wake(state.now + max(SOON, ceil(left)))]
         return []
