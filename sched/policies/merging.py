@@ -61,6 +61,8 @@ class Merging:
             return 0
         if self.late == "shed" and any(s.request.deadline is not None for s in group):
             return 0  # what the group would lose is worth more than what it costs
+        if any([s.preempted >= self.most_preemptions and self._place(s) for s in group]):
+            return 0
         count = most
         if self.merge == "profit":
             costs = self._confidence.merge_costs(self._plan(program), group, l, waiting)[: most + 1]
@@ -82,14 +84,12 @@ class Merging:
         return sum([s < joined for s in slacks[:count]]) + sum([s < later for s in slacks[count:]])
 
     def _harmless(self, state, group, count):
-        """No sample ahead is preempted too often or made late by ``count`` newcomers."""
+        """No sample ahead is made late by ``count`` newcomers."""
         model = self.models[group[0].request.program]
         for sample in group:
             l = self._place(sample)
             if l == 0:
                 continue
-            if sample.preempted >= self.most_preemptions:
-                return False
             slack = self._slack(state, sample.request)
             percentile = self._confidence.tables(sample).percentile(l, min(len(group) + count, model.B))
             needed = model.delay[l][count] + percentile
