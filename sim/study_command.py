@@ -26,7 +26,9 @@ def study(
     cluster: Annotated[
         str | None, typer.Option("--cluster", metavar="ADDRESS", help="A Dask scheduler; default: workers of its own.")
     ] = None,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="Workers of its own.", min=1)] = 2,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", help="Workers of its own; default: one per core.", min=1)
+    ] = None,
     group: Annotated[
         list[str] | None, typer.Option("--group", "-g", help="Only this part of the study. Repeat it for several.")
     ] = None,
@@ -84,7 +86,10 @@ def study(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with _client(cluster, jobs) as client, Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+    with (
+        _client(cluster, jobs or os.cpu_count() or 1) as client,
+        Progress(*columns, TimeRemainingColumn(), console=console) as progress,
+    ):
         task = progress.add_task("networks, measured on the cycle model (once)")
         # Workers of its own see the same files; others get what is measured here.
         cases = measure_cases(

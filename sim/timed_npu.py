@@ -79,7 +79,7 @@ class TimedNpu:
         The NPU runs rigid if it is so or the policy wants it.
         """
         if device == "cycles":
-            npu = CycleDevice(self.config, self.memory, self.memory_bytes, GivenValues(decided))
+            npu = CycleDevice(self.config, self.memory, self.memory_bytes, GivenValues(decided), record=False)
             return run_now(self.serve_on(npu, requests, policy, decision_cycles=decision_cycles))
         if device != "tiles":
             raise ValueError(f"unknown device {device!r}; there are {', '.join(DEVICES)}")

@@ -7,7 +7,7 @@ from .base import Admit, Batch, Policy, Wake
 __all__ = ["Edf", "LayerGranular", "Llf", "Sjf", "SrtfEe"]
 
 WAITS, RUNS = 1, 2  # priorities
-SOON = 64  # cycles; a boundary that is nearer, as behind operations that only jump, is not worth a decision of its own
+SOON = 0.02  # of the time that a sample alone takes: a nearer boundary is not worth a decision of its own
 
 
 class LayerGranular(Policy):
@@ -32,6 +32,7 @@ class LayerGranular(Policy):
             raise ValueError(f"{self.name}: batch = {batch}, it must be at least 1")
         self.batch = batch
         self._full, self._runs, self._until = [], None, 0
+        self._soon = max(1.0, SOON * float(max(tables.latency.cycles[:, 1].sum() for tables in self.models)))
         self._longest = max(float(tables.latency.cycles[:, 1].max()) for tables in self.models)
         for tables in self.models:
             cycles = tables.latency.cycles[:, 1]
@@ -132,7 +133,7 @@ class LayerGranular(Policy):
             left += cycles[op + 1 : end + 1].sum()
         elif request.id != self._runs:
             left = max(left, self._longest)
-        self._runs, self._until = request.id, state.now + max(SOON, ceil(left))
+        self._runs, self._until = request.id, state.now + ceil(max(self._soon, left))
         return [Wake(self._until)]
 
 

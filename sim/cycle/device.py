@@ -8,7 +8,7 @@ from ..rtl_shared import EVENT, TRANSACTION
 from .model import CycleModel
 from .registers import RegisterFile
 from .state import NEVER
-from .values import NoValues
+from .values import NoValues, ReferenceValues
 
 __all__ = ["CycleDevice", "ModelStopped", "run_now"]
 
@@ -37,23 +37,28 @@ class CycleDevice(Device):
     config, settings : NpuConfig, MemorySettings (NotModelled for those that the model does not cover)
     memory_bytes : size of external memory, a multiple of 4
     values : where tensors and decisions come from (values.py)
-    jumps : as CycleModel
+    jumps, record : as CycleModel; without ``record`` register accesses are not kept either, and ``values`` may not be
+        ReferenceValues, which follow the events
     watchdog : cycle at which every wait raises ModelStopped
 
     ``wakes`` : how often the host slept and woke
     """
 
-    def __init__(self, config, settings=IDEAL, memory_bytes=64 << 20, values=None, watchdog=1 << 40, jumps=True):
+    def __init__(
+        self, config, settings=IDEAL, memory_bytes=64 << 20, values=None, watchdog=1 << 40, jumps=True, record=True
+    ):
+        if not record and isinstance(values, ReferenceValues):
+            raise ValueError("the cycle model cannot follow tensors without recording its events (record=False)")
         self.memory = np.zeros(memory_bytes, np.uint8)
         self.values = values or NoValues()
         self.values.connect(self.memory)
-        self.model = CycleModel(config, settings, self.memory, self._answer, jumps)
+        self.model = CycleModel(config, settings, self.memory, self._answer, jumps, record)
         self._registers = RegisterFile(self.model)
         self._watchdog = watchdog
         self._now = 0
         self._issue = 0  # cycle of the next register access
         self._followed = 0
-        self._transactions = []
+        self._transactions, self._record = [], record
         self.wakes = 0
 
     def _follow(self):
@@ -76,7 +81,8 @@ class CycleDevice(Device):
             else:
                 response, data = self._registers.write(at + PERFORMED, address, value)
                 self._issue = at + WRITTEN
-            self._transactions.append((value is not None, address, data, response, at + ACCEPTED))
+            if self._record:
+                self._transactions.append((value is not None, address, data, response, at + ACCEPTED))
             answers.append(data)
             if response and wrong is None:
                 wrong = BusError(address, value is not None, response, data)
@@ -149,7 +155,7 @@ class CycleDevice(Device):
         """Every register access since reset, as RtlBench.transactions (of its cycles only ``accepted``)."""
         names = ("write", "address", "data", "response", "accepted")
         found = np.zeros(len(self._transactions), TRANSACTION)
-        for name, values in zip(names, zip(*self._transactions, strict=True), strict=True):
+        for name, values in zip(names, zip(*self._transactions, strict=True), strict=False):
             found[name] = values
         return found
 

@@ -32,11 +32,12 @@ class CycleModel:
     memory : external memory, of which only descriptors are read here
     answer : function (slot, program, exit) -> (class, S) of an exit
     jumps : go through what has been seen before without steps (memo.py); the result is the same
+    record : keep the events; without them a run of any length needs the same memory
 
     Cycles as in RtlBench: a register written in cycle c is seen from cycle c + 1 on.
     """
 
-    def __init__(self, config, settings, memory, answer, jumps=True):
+    def __init__(self, config, settings, memory, answer, jumps=True, record=True):
         odd = settings.read_jitter or settings.write_jitter or settings.stalls or settings.errors
         if odd or settings.order != "in_order":
             raise NotModelled(f"memory {settings}: jitter, stalls, errors and orders are not modelled")
@@ -52,7 +53,7 @@ class CycleModel:
         self._settings, self._jumps = settings, jumps
         self._memory, self._programs = memory, {}
         self._memo = self._places = None  # what is known of the programs in memory
-        self._events, self._count = [], 0
+        self._events, self._count, self._record = [], 0, record
         self.state = State(self._machine)
 
     @property
@@ -84,7 +85,7 @@ class CycleModel:
 
     def _keep(self):
         n = int(self.state.n_events)
-        if n:
+        if n and self._record:
             self._events.append(self._trace[:n].copy())
             self._count += n
         self.state.n_events = 0

@@ -10,6 +10,7 @@ from fluidnpu.sched.request import Request
 from fluidnpu.sched.serving import serve
 from fluidnpu.sched.survival import ExitRates, SurvivalTables
 from fluidnpu.sim.cycle.device import CycleDevice, run_now
+from fluidnpu.sim.cycle.values import ReferenceValues
 from fluidnpu.sim.decisions import Decided, GivenValues
 from fluidnpu.sim.options import MODELS
 from fluidnpu.sim.session import memory_bytes_for
@@ -223,3 +224,18 @@ def test_serving_needs_no_images(npu):
 
     (result,) = run_now(run())
     assert result.ok and result.exit == 0
+
+
+def test_runs_that_are_not_recorded_are_the_same(npu):
+    """Without events and register accesses the same completions, in memory that does not grow with the run."""
+    found, decided = requests(npu, 0.7, 40)
+    served = {}
+    for record in (True, False):
+        device = CycleDevice(EDGE, npu.memory, npu.memory_bytes, GivenValues(decided), record=record)
+        served[record] = run_now(npu.serve_on(device, found, make_policy("fluid", tables(npu))))
+        assert (len(device.events()) > 0) == (len(device.transactions()) > 0) == record
+    assert served[True].results == served[False].results and len(served[True].results) == 40
+    assert served[True].statistics == served[False].statistics
+    values = ReferenceValues([])
+    with pytest.raises(ValueError, match="cannot follow tensors without recording"):
+        CycleDevice(EDGE, npu.memory, npu.memory_bytes, values, record=False)

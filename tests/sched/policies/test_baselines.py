@@ -237,7 +237,7 @@ def test_srtf_with_exits_prefers_a_newcomer_to_one_that_stayed_at_its_head():
     for op, expected in ((0, [0]), (1, [0]), (2, ["new"])):
         actions = policy.decide(state(1000, [fresh], [live(old, 0, op=op)]))
         assert runs(actions) == expected, op
-        assert wakes(actions) == [{0: 1100, 1: 1064, 2: 1100}[op]]  # at the next head of who runs, but not at once
+        assert wakes(actions) == [{0: 1100, 1: 1012, 2: 1100}[op]]  # at the next head of who runs, but not at once
     assert runs(make_policy("sjf", model).decide(state(1000, [fresh], [live(old, 0, op=2)]))) == [0]
 
 
