@@ -14,6 +14,7 @@ from . import figures
 from .plans import BASELINE, OURS
 from .rivals import best_baselines
 from .summary import by_cell, deviations, estimate, parts_table, rows_of, rtl_table, shift_table
+from .targets import targets
 from .words import headline_text, percent
 
 __all__ = ["write_study"]
@@ -52,6 +53,7 @@ def write_study(found, cases, folder, facts=()):
             css=css,
             facts=facts,
             headlines=headline_text(found),
+            targets=targets(found),
             pictures=drawn,
             policies=_policies(found),
             best=[_rival_row(rival) for rival in best_baselines(found)],

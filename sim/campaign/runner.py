@@ -108,7 +108,9 @@ def _version():
     files = [f for name in ("hw", "nn", "sched", "sim/tiles", "sim/cycle") for f in (root / name).rglob("*.py")]
     names = ("compiled", "decisions", "measured_latency", "mixes", "timed_npu", "timing", "traffic")
     files += [root / "sim" / f"{name}.py" for name in names]
-    files += [Path(__file__).parent / f"{name}.py" for name in ("cases", "points", "run", "tenants")]
+    files += [
+        Path(__file__).parent / f"{name}.py" for name in ("cases", "inputs", "on_rtl", "points", "run", "tenants")
+    ]
     digest = hashlib.sha256()
     for file in sorted(files):
         digest.update(file.read_bytes())

@@ -23,7 +23,7 @@ def test_quick_study(tmp_path, capsys, monkeypatch):
     assert "ResNet-8 is left out" in said and "index.html" in said
     page = (tmp_path / "index.html").read_text()
     for title in (
-        "Where batching pays", "Latency, deadlines, goodput", "Ablation", "Ours against the best baseline",
+        "Targets", "Where batching pays", "Latency, deadlines, goodput", "Ablation", "Ours against the best baseline",
         "The gap to the lower bound", "The price of host latency", "How long a decision takes",
         "What each part of ours is worth",
         "An exit mix that shifts", "Other promises", "Arrivals", "Exit mixes", "Networks, configurations, bandwidth",
