@@ -77,7 +77,7 @@ class Driver:
     Members after `start`
     ---------------------
     sizes : dict of every size in the CONFIG registers, names as in NpuConfig (slots, bus_bytes, ...)
-    config_hash : the device's
+    config_hash : the device's; rigid : mode bit as it was last set
     programs : dict index -> loaded Program
     """
 
@@ -89,7 +89,7 @@ class Driver:
         self._credit = 0  # command entries that are certainly free
         self._backlog = deque()  # completions popped while waiting for something else
         self.programs = {}
-        self.sizes = {}
+        self.sizes, self.rigid = {}, False
 
     # --- life -------------------------------------------------------------------------------------------------
 
@@ -108,6 +108,7 @@ class Driver:
 
     async def control(self, rigid=False, unstacked=False, interrupt_enable=True):
         """Set the mode bits of the ablations and the interrupt enable."""
+        self.rigid = bool(rigid)
         bits = {"rigid": int(rigid), "unstacked": int(unstacked), "interrupt_enable": int(interrupt_enable)}
         await self._write("CONTROL", isa.encode(REGISTER_FIELDS["CONTROL"], bits, 1, "CONTROL")[0])
 

@@ -56,7 +56,7 @@ class Server:
                 raise ServingError(f"request {r.id!r}: arrival {r.arrival} and SLO {r.slo} must be positive")
             ids.add(r.id)
         self.pending = deque(self.requests)  # not yet arrived
-        self.state = State(0, driver.sizes["slots"])
+        self.state = State(0, driver.sizes["slots"], rigid=driver.rigid)
         self.results = []
         self.alarm = None
 

@@ -36,13 +36,14 @@ class State:
     """What the loop knows at an event.
 
     now : cycle; slots : of the device; waiting : requests in order of arrival; live : dict slot -> Sample;
-    free : free slots in ascending order
+    free : free slots in ascending order; rigid : the NPU keeps a batch until all of it has left
     """
 
     now: int
     slots: int
     waiting: list = field(default_factory=list)
     live: dict = field(default_factory=dict)
+    rigid: bool = False
 
     @property
     def free(self):

@@ -81,7 +81,11 @@ class Sharing:
         * or all of the group are late already, so that only time is lost (``give_way``);
         * or, another network's, it gains more than the group loses: P(in time now) - P(in time behind the group), at
           the price ``miss_cost``, and the time of the group, against what every member of it loses by waiting.
+
+        Never on a rigid NPU, where nothing else runs until the group has left.
         """
+        if state.rigid:
+            return False
         first = queue[0]
         if self.late == "keep" or not first.chance or first.slack is None or not room.within([first]):
             return False

@@ -41,7 +41,7 @@ class TileDriver:
         self.sizes = {"slots": config.slots}
         self.slots = [SlotRecord() for _ in range(config.slots)]
         self.device = self
-        self._machine = new_machine(config, memory, rigid, unstacked)
+        self._machine, self.rigid = new_machine(config, memory, rigid, unstacked), rigid
         self._m = self._machine[0]
         self._m["operations"] = len(operations) // len(programs)
         self._raw = self._machine.view("i8")

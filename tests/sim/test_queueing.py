@@ -1,5 +1,7 @@
 """The served NPU as a queue: M/D/1 at batch 1, conservation, bounded stretch under overload."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fluidnpu.hw.config import get_config
@@ -47,20 +49,41 @@ def test_m_d_1(npu, load):
     assert abs(found - wanted) < half + 0.02 * service, f"{found:.0f} against {wanted:.0f} +- {half:.0f}"
 
 
-@pytest.mark.parametrize("policy", ["serial", "adaptive", "lazy", "fluid"])
+@pytest.mark.parametrize("rigid", [False, True])
+@pytest.mark.parametrize("policy", ["serial", "adaptive", "lazy", "prema", "llf", "dysta", "fluid", "fluid-shed"])
 @pytest.mark.parametrize("load", [0.5, 1.3])
-def test_every_request_comes_back_once(npu, policy, load):
+def test_every_request_comes_back_once(npu, policy, load, rigid):
+    """In rigid mode too, where nothing else runs until a batch has left: whoever parks it waits for ever."""
     count = 600
     rates = ExitRates(3, [1 / 3, 1 / 2])
     tables = SurvivalTables.of_program(npu.programs[0], EDGE.slots, rates=rates, latency=npu.latencies[0])
     exits = np.random.default_rng(5).integers(0, 3, count)
     capacity = (np.arange(1, EDGE.slots + 1) / tables.remaining[0, 1:]).max()
-    served = npu.serve(
+    served = replace(npu, rigid=rigid).serve(
         requests(poisson(load * capacity, count, 5), slo=40_000), Decided.at(exits), make_policy(policy, tables)
     )
     assert sorted(r.id for r in served.results) == list(range(count))
     assert all(r.admitted is None or r.arrival <= r.admitted <= r.stamp for r in served.results)
     assert all(r.exit == exits[r.id] for r in served.results if r.ok)
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_ours_parks_no_batch_of_a_rigid_npu(npu, seed):
+    """Where nothing else runs until a batch has left, one that was told to wait would wait for ever."""
+    count, rates = 400, ExitRates(3, [1 / 3, 1 / 2])
+    tables = SurvivalTables.of_program(npu.programs[0], EDGE.slots, rates=rates, latency=npu.latencies[0])
+    alone = tables.latency.cycles[:, 1].sum()
+    policy, calls = make_policy("fluid", tables), iter(range(50 * count))
+    decide = policy.decide
+
+    def counted(state):
+        assert next(calls, None) is not None, "it only asks again"
+        return decide(state)
+
+    policy.decide = counted
+    times = requests(poisson(0.8 / alone, count, seed), slo=round(3 * alone))
+    served = replace(npu, rigid=True).serve(times, Decided.at(np.full(count, 2)), policy)
+    assert sum(r.ok for r in served.results) == count
 
 
 class _Shedding(Policy):
