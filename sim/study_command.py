@@ -46,7 +46,7 @@ def study(
         "build/study"
     ),
 ):
-    """Compare schedulers in simulations of the NPU; write build/study/index.html and results.csv.
+    """Compare schedulers in simulations of the NPU; write build/study/index.html, study.md and results.csv.
 
     Finished points are kept: a run that was killed continues. ResNet-8 and the timestamps of a real service are part of
     it if the environment variable FLUIDNPU_REAL names the folder with their files.

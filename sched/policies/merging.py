@@ -11,7 +11,7 @@ __all__ = ["ACTIVE", "AHEAD", "DEFERRED", "URGENT", "Merging"]
 DEFERRED, ACTIVE, URGENT = 1, 2, 3  # priorities
 AHEAD = 8  # requests of the queue whose deadlines count when a batch is chosen
 BUCKET = 1.25  # arrival rates are told apart by this factor
-IDLE = 0.2  # share of idle time below which misses have to be cheaper
+IDLE = 0.3  # share of idle time below which misses have to be cheaper
 
 
 class Merging:

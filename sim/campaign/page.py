@@ -15,7 +15,7 @@ from .plans import BASELINE, OURS
 from .rivals import best_baselines
 from .summary import by_cell, deviations, estimate, parts_table, rows_of, rtl_table, shift_table
 from .targets import targets
-from .words import headline_text, percent
+from .words import headline_text, percent, study_text
 
 __all__ = ["write_study"]
 
@@ -31,13 +31,14 @@ _PICTURES = (
 
 
 def write_study(found, cases, folder, facts=()):
-    """Write index.html and results.csv into ``folder``; returns the path of the page.
+    """Write index.html, study.md and results.csv into ``folder``; returns the path of the page.
 
     found : dict Point -> figures (runner.run_points); cases : dict (values of NPU_FIELDS) -> Case
     facts : pairs (name, value) for the head of the page
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write_table(rows_of(found), folder / "results.csv")
+    (folder / "study.md").write_text(study_text(found, facts))
     groups = {point.group for point in found}
     drawn = dict.fromkeys(name for name, *_ in _PICTURES)
     for name, function, group in _PICTURES:

@@ -39,6 +39,7 @@ PARTS = {
     "first come leads": (("leader", "arrival"),),
     "least remaining leads": (("leader", "remaining"),),
     "late keep their turn": (("late", "keep"),),
+    "late do not give way": (("give_way", False),),
     "late are shed": (("late", "shed"),),
     "leave early": (("leave", True),),
     "skip heads": (("skip", True),),

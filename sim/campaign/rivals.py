@@ -44,6 +44,11 @@ class Rival:
         return (self.mean if self.best == "mean" else self.misses).value
 
     @property
+    def equal_drops(self):
+        """Whether both answer as many requests: who answers more of them answers later ones too."""
+        return abs(self.drops) < LEAST_POINTS
+
+    @property
     def no_worse(self):
         """At most 2 % more of the figure in which the baseline is the best."""
         return self.best_ratio <= NO_WORSE

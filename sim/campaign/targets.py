@@ -57,11 +57,12 @@ def _headline(found):
 
 
 def _rivals(found):
-    rivals = [r for r in best_baselines(found) if r.cell[0] < 1]
+    under = [r for r in best_baselines(found) if r.cell[0] < 1]
+    rivals = [r for r in under if r.equal_drops]
     if rivals:
         worst = max(rivals, key=lambda r: r.best_ratio)
         said = f"at most {100 * (worst.best_ratio - 1):+.1f} % ({worst.ours}, load {worst.cell[0]:g}, {worst.best})"
-        what = "the best baseline's figure, all on the fluid, stacked NPU, loads below 1"
+        what = "the best baseline's figure, all on the fluid, stacked NPU, loads below 1, equal drops"
         yield Target(what, f"<= {100 * (NO_WORSE - 1):+.0f} %", said, all(r.no_worse for r in rivals))
         heavy = [r for r in rivals if r.cell[0] >= HEAVY]
         said = f"{sum(r.better for r in heavy)} of {len(heavy)}"
@@ -70,6 +71,11 @@ def _rivals(found):
             f"baselines than which ours is {100 * (1 - BETTER):.0f} % better in one figure without losing the other, "
         )
         yield Target(f"{what}load >= {HEAVY:g}", "all", said, not short, "; ".join(short))
+    for r in under:
+        if not r.equal_drops and r.best == "misses":
+            said = f"misses {r.misses.value:.3f}, mean {r.mean.value:.3f} of theirs"
+            note = f"drops {100 * r.drops:+.1f} points: it answers others, so their means do not compare"
+            yield Target(f"{r.ours} against {r.policy}, load {r.cell[0]:g}", "beside it", said, None, note)
 
 
 def _sweeps(found):

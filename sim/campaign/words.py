@@ -3,8 +3,9 @@
 from .plans import BASELINE, OURS
 from .rivals import HEAVY, best_baselines
 from .summary import by_cell, estimate, headline, rtl_table
+from .targets import targets
 
-__all__ = ["headline_text", "percent"]
+__all__ = ["headline_text", "percent", "study_text"]
 
 _NAMES = {
     "rigid-unstacked": "the rigid, unstacked NPU",
@@ -16,6 +17,29 @@ _NAMES = {
 def percent(e):
     """A difference of shares in percentage points with its interval; None: a dash."""
     return "–" if e is None else f"{100 * e.value:+.2f} ({100 * e.low:+.2f} to {100 * e.high:+.2f})"
+
+
+def study_text(found, facts):
+    """The study in Markdown: facts, targets, main results."""
+    rows = [
+        (t.what, t.asked, t.measured, "" if t.hit is None else "hit" if t.hit else "missed", t.note)
+        for t in targets(found)
+    ]
+    lines = [
+        "# The study of schedulers",
+        "",
+        "Written by `make study` (a copy of build/study/study.md; beside it index.html with pictures and tables, and",
+        "results.csv with a line per run). How it is made: [architecture](architecture.md), The study.",
+        "",
+        *(f"* {name}: {value}" for name, value in facts),
+        "",
+        "| figure | asked | measured | verdict | note |",
+        "|---|---|---|---|---|",
+        *(f"| {' | '.join(row)} |" for row in rows),
+    ]
+    for title, text in headline_text(found):
+        lines += ["", f"**{title}**: {text}"]
+    return "\n".join(lines) + "\n"
 
 
 def headline_text(found):
@@ -44,7 +68,7 @@ def headline_text(found):
                 f"{misses.times} fewer missed deadlines. {per_load}. Conditions: {conditions}."
             )
             texts.append((f"{OURS}, fluid and stacked, against {BASELINE} on {name}", said))
-    heavy = [r for r in best_baselines(found) if r.cell[0] >= HEAVY]
+    heavy = [r for r in best_baselines(found) if HEAVY <= r.cell[0] < 1]
     if heavy:
         said = "; ".join(
             f"{r.ours} at load {r.cell[0]:g} against {r.policy}, best by {r.best}: mean {r.mean.value:.3f}, misses "

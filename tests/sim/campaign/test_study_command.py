@@ -31,6 +31,8 @@ def test_quick_study(tmp_path, capsys, monkeypatch):
     ):  # fmt: skip
         assert title in page, title
     assert page.count("<svg") == 7
+    text = (tmp_path / "study.md").read_text()
+    assert "| figure | asked | measured | verdict | note |" in text and ">= 2.5x" in text
     assert not re.search(r'(src|href)="http|@import|url\(http', page)
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert len(rows) == len(make_plan("quick", ["digits"]))
