@@ -62,7 +62,7 @@ def test_slots_are_spared_where_smaller_batches_cost_little(growth, spare):
 
 
 def test_misses_are_cheaper_near_saturation():
-    """400 cycles of work a request: idle half, a tenth, and not at all, which counts as a twentieth; in full from 0.3 on."""
+    """400 cycles of work a request: idle half, a tenth, not at all (counts as a twentieth). In full from 0.3 on."""
     prices = []
     for gap in (800, 444, 300):
         policy = fluid()
