@@ -32,6 +32,7 @@ __all__ = [
     "REGISTERS",
     "REGISTER_ADDR_WIDTH",
     "REGISTER_FIELDS",
+    "SLOT_WORDS",
     "SPREAD_NONE",
     "VARIANTS",
     "ArrayEvent",
@@ -359,6 +360,7 @@ REGISTERS = (
     Register("SLOT_SPREAD", 0x500, "r", "S of the last exit that decided on the sample, all ones: none yet", 16, 16),
 )  # fmt: skip
 REGISTER_ADDR_WIDTH = 12
+SLOT_WORDS = tuple(r.name for r in REGISTERS if r.name.startswith("SLOT_"))  # what the host may read of a slot
 SPREAD_NONE = 0xFFFFFFFF  # SLOT_SPREAD of a sample that has passed no head: no sum of MAX_CLASSES entries is so large
 
 

@@ -13,7 +13,6 @@ from .layouts import command_layout, completion_layout
 __all__ = ["Registers", "SlotView", "constant_registers", "register_instances"]
 
 _REGISTERS = {r.name: r for r in isa.REGISTERS}
-_SLOT_WORDS = ("SLOT_STATE", "SLOT_ISSUED", "SLOT_DONE", "SLOT_TAG", "SLOT_SPREAD")
 
 
 def constant_registers(config):
@@ -49,13 +48,11 @@ def _index(address, register):
 
 
 class SlotView(Signature):
-    """Read port of the slot table for the host: ``data`` (words STATE, ISSUED, DONE, TAG, SPREAD) of slot ``index``,
-    one cycle later."""
-
-    WORDS = len(_SLOT_WORDS)
+    """Read port of the slot table for the host: ``data`` (isa.SLOT_WORDS) of slot ``index``, one cycle later."""
 
     def __init__(self, config):
-        super().__init__({"index": Out(ceil_log2(config.slots)), "data": In(data.ArrayLayout(32, self.WORDS))})
+        words = data.ArrayLayout(32, len(isa.SLOT_WORDS))
+        super().__init__({"index": Out(ceil_log2(config.slots)), "data": In(words)})
 
 
 class Registers(wiring.Component):
@@ -222,7 +219,7 @@ class Registers(wiring.Component):
                 return self.counter_value[:32]
             case "COUNTER_HIGH":
                 return self.counter_value[32:]
-            case _ if name in _SLOT_WORDS:
-                return self.slot_view.data[_SLOT_WORDS.index(name)]
+            case _ if name in isa.SLOT_WORDS:
+                return self.slot_view.data[isa.SLOT_WORDS.index(name)]
             case _:
                 raise NotImplementedError(f"register {name} is declared readable and has no value")

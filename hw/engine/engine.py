@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import bits_for, ceil_log2
 
 from .. import isa
+from ..command.layouts import command_layout
 from ..memory.read_client import ReadClientSignature
 from ..tile import Layouts, descriptor_layout
 from .dealer import Dealer
@@ -42,7 +43,7 @@ class Engine(wiring.Component):
         super().__init__(
             {
                 # command bus
-                "command": In(stream.Signature(data.StructLayout({"opcode": 8, "words": data.ArrayLayout(32, 5)}))),
+                "command": In(stream.Signature(command_layout())),
                 "release_reservation": Out(1),
                 "completion_valid": Out(1),
                 "completion": Out(data.ArrayLayout(32, isa.COMPLETION_WORDS)),
@@ -58,7 +59,7 @@ class Engine(wiring.Component):
                 "busy": Out(1),
                 "cycle": In(64),
                 "view_slot": In(slot),
-                "view": Out(data.ArrayLayout(32, 5)),
+                "view": Out(data.ArrayLayout(32, len(isa.SLOT_WORDS))),
                 # memory
                 "descriptor_client": Out(ReadClientSignature(config)),
                 "exit_client": Out(ReadClientSignature(config)),
