@@ -31,7 +31,7 @@ class Layer:
     lines : output lines, output rows x ``nseg``; line = row * nseg + segment
     in_h : rows of the input; kh, sy, pad_top : window rows, stride, padding above
     producer : index of the operation that made the input (same program), NO_PRODUCER: the input image
-    producer_nseg : lines per input row
+    producer_nseg : lines per input row; without a producer any number
     vsel : variant index for 1, 2, ... candidates; more candidates than entries take the last one
     residual : (producer, lines per row) of the second operand, or None; output row y adds its row y
 
@@ -51,11 +51,12 @@ class Layer:
     residual: tuple | None = None
 
     def __post_init__(self):
-        for name in ("lines", "in_h", "kh", "sy", "nseg", "producer_nseg"):
+        for name in ("lines", "in_h", "kh", "sy", "nseg"):
             if getattr(self, name) < 1:
                 raise ValueError(f"layer: {name} = {getattr(self, name)} is not at least 1")
-        if self.residual is not None and self.residual[1] < 1:
-            raise ValueError(f"layer: residual = {self.residual} has no lines per row")
+        for name, of in (("producer", (self.producer, self.producer_nseg)), ("residual", self.residual)):
+            if of is not None and of[0] != NO_PRODUCER and of[1] < 1:
+                raise ValueError(f"layer: {name} = {of} has no lines per row")
         if self.lines % self.nseg:
             raise ValueError(f"layer: lines = {self.lines} is not a multiple of nseg = {self.nseg}")
         if not 1 <= len(self.variants) <= VARIANTS:

@@ -65,8 +65,12 @@ class Story:
     def residual_beats(self, tile):
         """Beats of second operands that a tile reads."""
         places, op = self._place(tile)
-        pixel = -(-places.ops[op]["out_channels"] // places.program.bus_bytes) if places.ops[op]["residual"] else 0
-        return sum(places.pixels(op, f) for f in tile.fragments) * pixel
+        d, pixels = places.ops[op], sum(places.pixels(op, f) for f in tile.fragments)
+        if not d["residual"]:
+            return 0
+        if d["out_packed"]:
+            return pixels // places.words_per_beat  # rows of whole beats
+        return pixels * ceil(d["out_channels"] / places.program.bus_bytes)
 
 
 def tell(config, programs, outcome, *, rigid=False, unstacked=False):

@@ -736,6 +736,11 @@ def test_layer_errors(values, message):
         layer(**{"lines": 8, "in_h": 8, **values})
 
 
+def test_lines_per_row_of_no_producer_mean_nothing():
+    plain = layer(lines=8, in_h=8, producer=NO_PRODUCER, producer_nseg=0, residual=(NO_PRODUCER, 0))
+    assert plain.needed_positions(0, 3) == (None, None)
+
+
 def test_second_operand_is_waited_for():
     """A tile starts only with the rows of the second operand in memory."""
     wide = Variant(max_lines=2, stripe_lines=40)
