@@ -54,8 +54,8 @@ class Fluid(Sharing, Merging, Overload, Policy):
         "remaining" time, or the oldest "arrival"
     late : samples that certainly miss their deadline come "last", or are "shed" (dropped, cancelled), or "keep" their
         turn
-    give_way : with late = "last", samples that are late run in batches of half the slots, and newcomers who would miss
-        their deadlines behind them go ahead
+    give_way : with late = "last", newcomers who would miss their deadlines behind samples that are late go ahead; for
+        them those run in batches that leave as many slots free as costs hardly any throughput (`Foresight.spare`)
     leave : a sample whose deadline lies between the next head and the one after leaves at the next head. Its answer is
         not confident: a trade of accuracy for time, off unless asked for
     skip : heads that are expected to save less than they cost are not tried, but by one sample in 16, to learn. The

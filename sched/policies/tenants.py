@@ -1,11 +1,12 @@
 """Fair shares between tenants: weighted start-time fair queueing, and slots that others cannot fill."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from .arrivals import GAPS, LEAST_GAPS, MeanGap
 
 __all__ = ["AWAY", "Tenants", "tenant_of"]
 
 AWAY = 8  # mean gaps between its requests after which a tenant is not expected any more
-GAPS, LEAST_GAPS = 64, 8  # that a tenant's mean gap remembers; that must be seen before it counts
 BUSY = 0.8  # of what the NPU can do in its best batches: below it there is enough for all
 
 
@@ -16,13 +17,11 @@ def tenant_of(request):
 
 @dataclass
 class _Seen:
-    """Arrivals of a tenant. cycles : of service of a request; gap : mean of the last ``count`` gaps"""
+    """Arrivals of a tenant. cycles : of service of its latest request"""
 
-    last: int
     priority: float
     cycles: float
-    gap: float = 0.0
-    count: int = 0
+    gaps: MeanGap = field(default_factory=lambda: MeanGap(GAPS))
 
 
 class Tenants:
@@ -56,22 +55,20 @@ class Tenants:
 
     def arrived(self, request, cycles):
         """A request came, in order of arrival; it will take ``cycles`` of service."""
-        seen = self._seen.get(tenant_of(request))
-        if seen is None:
-            self._seen[tenant_of(request)] = _Seen(request.arrival, request.priority, cycles)
-            return
-        seen.count = min(seen.count + 1, GAPS)
-        seen.gap += (request.arrival - seen.last - seen.gap) / seen.count
-        seen.last, seen.cycles = request.arrival, cycles
+        seen = self._seen.setdefault(tenant_of(request), _Seen(request.priority, cycles))
+        seen.gaps.arrived(request.arrival)
+        seen.cycles = cycles
 
     def look(self, now):
         """It is ``now``: who is expected, and who asks for more than its share."""
         if len(self._seen) < 2:
             return
-        self._expected = {t: s for t, s in self._seen.items() if s.count and now - s.last <= AWAY * s.gap}
-        known = {t: s for t, s in self._expected.items() if s.count >= LEAST_GAPS}
+        self._expected = {
+            t: s for t, s in self._seen.items() if s.gaps.count and now - s.gaps.last <= AWAY * s.gaps.value
+        }
+        known = {t: s for t, s in self._expected.items() if s.gaps.count >= LEAST_GAPS}
         weights = sum(s.priority for s in self._expected.values())
-        demands = {t: s.cycles / max(1.0, s.gap) for t, s in known.items()}
+        demands = {t: s.cycles * s.gaps.rate for t, s in known.items()}
         busy = sum(demands.values()) > BUSY
         self._above = {t for t, d in demands.items() if busy and d * weights > known[t].priority}
 
