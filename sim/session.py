@@ -6,14 +6,14 @@ sample passed), and every action of the engine with the engine model (sim.replay
 """
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from fluidnpu.hw.config import NpuConfig
 from fluidnpu.nn.graph import Network
 from fluidnpu.nn.program import Program
 from fluidnpu.sched.driver import Driver
 from fluidnpu.sched.latency import LatencyTable
-from fluidnpu.sched.policies import POLICIES, make_policy
+from fluidnpu.sched.policies import make_policy
 from fluidnpu.sched.serving import serve
 from fluidnpu.sched.survival import SurvivalTables
 
@@ -92,8 +92,6 @@ def serve_trace(
     Raises WrongAnswer if an answer or the order of the work is not what the reference and the engine model say; the
     simulator's own errors (SimulationError, ProtocolError, WatchdogError, ServingError, DriverError) pass through.
     """
-    if policy in POLICIES and POLICIES[policy].exit_handling != "shrink":
-        setup = replace(setup, rigid=True)
     masks = {r.id: r.exits for r in trace.requests if r.exits is not None}
     if expected is None:
         expected = expected_answers(setup.network, trace.images, setup.limits, masks)
@@ -154,7 +152,7 @@ async def serve_in_simulator(bench, *, memory, waves, ticks, facts, program, slo
     if waves is not None:
         bench.waves(waves[0], waves[1], NEVER if waves[2] is None else waves[2])
     with reporting(bench, ticks):
-        served = await _serve(RtlDevice(bench), size, program, requests, **arguments)
+        served = await _serve(RtlDevice(bench), size, program, slots, requests, **arguments)
         await bench.wait(bench.cycle() + memory.write_latency + 100, irq=False)  # the last tiles' retirements
     return served | {
         "facts": facts_of(bench) if facts else {},
@@ -171,7 +169,7 @@ def _serve_on_model(setup, *, memory, program, slots, requests, **arguments):
     size = memory_bytes_for(program, slots)
     values = ReferenceValues([(program, setup.network)])
     device = CycleDevice(setup.config, memory, size, values, watchdog=_patience(program, requests))
-    served = run_now(_serve(device, size, program, requests, **arguments))
+    served = run_now(_serve(device, size, program, slots, requests, **arguments))
     device.finish(memory.write_latency + 100)
     return served | {
         "facts": {},
@@ -183,10 +181,12 @@ def _serve_on_model(setup, *, memory, program, slots, requests, **arguments):
 
 
 async def _serve(
-    device, size, program, requests, *, policy, policy_options, latency, rigid, unstacked, progress
+    device, size, program, slots, requests, *, policy, policy_options, latency, rigid, unstacked, progress
 ):  # fmt: skip
     """Serve ``requests`` on any Device whose external memory has ``size`` bytes."""
     driver = Driver(device, memory_bytes=size)
+    chosen = make_policy(policy, SurvivalTables.of_program(program, slots, latency=latency), **policy_options)
+    rigid = rigid or chosen.rigid
     await driver.start(rigid=rigid, unstacked=unstacked)
     await driver.load_program(program)
     first, now = min(r.arrival for r in requests), await device.cycle()
@@ -208,11 +208,9 @@ async def _serve(
                     tensors[result.id] = {name: program.unpack(name, raw).copy() for name in program.outputs}
             ticks.write(b".")
 
-        tables = SurvivalTables.of_program(program, driver.sizes["slots"], latency=latency)
-        chosen = make_policy(policy, tables, **policy_options)
         results = await serve(driver, requests, chosen, decisions=decisions, on_result=keep_logits)
     counters = await driver.counters()
-    return {"results": results, "decisions": decisions, "tensors": tensors, "counters": counters}
+    return {"results": results, "decisions": decisions, "tensors": tensors, "counters": counters, "rigid": rigid}
 
 
 class _Nowhere:
@@ -247,7 +245,7 @@ def _check(setup, trace, expected, run):
         {0: program_operations(setup.program.region, len(setup.program.ops))},
         accepted_commands(run["transactions"]),
         run["events"],
-        rigid=setup.rigid,
+        rigid=run["rigid"],
         unstacked=setup.unstacked,
     )
     ended = [c for c in played.completions if c.status.name in ("OK", "CANCELLED", "FAILED")]

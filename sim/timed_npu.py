@@ -116,8 +116,10 @@ class _Timer:
 
     def __init__(self, policy):
         self._policy = policy
-        self.name, self.exit_handling, self.calls, self.seconds = policy.name, policy.exit_handling, 0, 0.0
-        self.nothing = 0.0
+        self.calls, self.seconds, self.nothing = 0, 0.0, 0.0
+
+    def __getattr__(self, name):
+        return getattr(self._policy, name)
 
     def needs_positions(self, state):
         begin = time.perf_counter()
@@ -134,10 +136,6 @@ class _Timer:
         self.seconds += end - begin
         self.calls += 1
         return actions
-
-    @property
-    def wants_spread(self):
-        return self._policy.wants_spread
 
     def completed(self, result):
         begin = time.perf_counter()
