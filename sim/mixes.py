@@ -15,10 +15,12 @@ from fluidnpu.nn.exits import ONE, exit_table, limit_of, logits_of, top_and_spre
 
 from .decisions import Decided
 
-__all__ = ["SYNTHETIC", "ExitMix", "MixError", "answers_mix", "file_mix", "mix_of", "shares_mix"]
+__all__ = ["MIXES", "SYNTHETIC", "ExitMix", "MixError", "answers_mix", "file_mix", "mix_of", "shares_mix"]
 
 SYNTHETIC = {"easy": (0.7, 0.2, 0.1), "hard": (0.1, 0.2, 0.7)}  # shares of the first, middle and last exit
+ANSWERS = "answers"  # what the network itself decides on its images
 SHIFT = "shift"  # easy in the first half of a run, hard in the second
+MIXES = (ANSWERS, *SYNTHETIC, SHIFT)
 
 
 class MixError(ValueError):
@@ -136,7 +138,7 @@ def mix_of(name, exits, pool=None, threshold=0.8):
 
     Named shares have a first, a middle and a last exit: further ones divide the middle's share.
     """
-    if name == "answers":
+    if name == ANSWERS:
         if pool is None:
             raise MixError("exit mix 'answers': the network has no images to answer")
         return pool
@@ -151,8 +153,7 @@ def mix_of(name, exits, pool=None, threshold=0.8):
     except ValueError:
         shares = []
     if len(shares) != exits:
-        known = ", ".join(("answers", *SYNTHETIC, SHIFT))
-        raise MixError(f"exit mix {name!r}: neither {known} nor a .csv file nor {exits} shares")
+        raise MixError(f"exit mix {name!r}: neither {', '.join(MIXES)} nor a .csv file nor {exits} shares")
     return shares_mix(shares, pool)
 
 

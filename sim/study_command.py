@@ -54,12 +54,13 @@ def study(
     from dataclasses import replace
 
     from .campaign.cases import find_workloads
+    from .campaign.files import named_files, with_files
     from .campaign.page import write_study
     from .campaign.plans import make_plan
     from .campaign.runner import Store, measure_cases, run_points
-    from .mixes import file_mix
+    from .mixes import MIXES, file_mix
     from .study import InputError
-    from .traffic import read_times
+    from .traffic import SHAPES, read_times
 
     if full and quick:
         raise InputError("--full and --quick exclude one another")
@@ -67,8 +68,10 @@ def study(
     begin = time.perf_counter()
     with console.status("networks") as status:
         workloads = find_workloads(status.update)
-        traces = {name: read_times(path) for name, path in _files(timestamps, TRACE).items()}
-        mixes = {name: file_mix(path) for name, path in _files(exits, EXITS).items()}
+        times = named_files("--timestamps", timestamps or [], SHAPES, _real(TRACE))
+        confidences = named_files("--exits", exits or [], MIXES, _real(EXITS))
+        traces = {name: read_times(path) for name, path in times.items()}
+        mixes = {name: file_mix(path) for name, path in confidences.items()}
         points = make_plan("full" if full else "quick" if quick else "default", workloads, traces, mixes)
         known = dict.fromkeys(point.group for point in points)
         if unknown := [g for g in group or [] if g not in known]:
@@ -76,6 +79,7 @@ def study(
         points = [p for p in points if not group or p.group in group]
         if requests is not None:
             points = [replace(p, requests=requests) for p in points]
+        points = with_files(points, workloads, times, confidences)
     if "resnet8" not in workloads:
         console.print("ResNet-8 is left out: FLUIDNPU_REAL does not name the folder of its files")
     store = Store(out / "points")
@@ -88,7 +92,7 @@ def study(
     )
     with (
         _client(cluster, jobs or os.cpu_count() or 1) as client,
-        Progress(*columns, TimeRemainingColumn(), console=console) as progress,
+        Progress(*columns, console=console) as progress,
     ):
         task = progress.add_task("networks, measured on the cycle model (once)")
         # Workers of its own see the same files; others get what is measured here.
@@ -123,13 +127,11 @@ def study(
         raise typer.Exit(1)
 
 
-def _files(given, real):
-    """dict name -> path of the files that were given, and of one among the real inputs."""
-    found = {path.stem: path for path in given or []}
+def _real(name):
+    """Path of a file among the real inputs, or None."""
     folder = os.environ.get("FLUIDNPU_REAL")
-    if folder and (Path(folder) / real).exists():
-        found.setdefault(Path(real).stem, Path(folder) / real)
-    return found
+    path = Path(folder or "", name)
+    return path if folder and path.exists() else None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from ..report.style import RC, themed
 from . import figures
 from .plans import BASELINE, OURS
 from .rivals import best_baselines
-from .summary import by_cell, deviations, estimate, parts_table, rows_of, rtl_table, shift_table
+from .summary import by_cell, decision_times, deviations, estimate, parts_table, rows_of, rtl_table, shift_table
 from .targets import targets
 from .words import headline_text, percent, study_text
 
@@ -122,11 +122,10 @@ def _policy_row(policy, runs, v, best):
 
 def _decisions(found):
     """[(configuration, slots, policy, load, decisions per request, microseconds of one, of one that does nothing)]."""
-    rows = []
-    for (config, policy, load), runs in by_cell(found, "decisions", "config", "policy", "load").items():
-        numbers = [_mean(runs.values(), itemgetter(name)) for name in ("decisions", "host_us", "nothing_us")]
-        rows.append((config, get_config(config).slots, policy, f"{load:g}", *(f"{n:.1f}" for n in numbers)))
-    return rows
+    return [
+        (config, get_config(config).slots, policy, f"{load:g}", *(f"{n:.1f}" for n in numbers))
+        for (config, policy, load), numbers in decision_times(found).items()
+    ]
 
 
 def _rival_row(r):

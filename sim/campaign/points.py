@@ -4,11 +4,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 
-__all__ = ["MODES", "NPU_FIELDS", "TRAFFIC_FIELDS", "Point"]
+__all__ = ["MODES", "NPU_FIELDS", "Point"]
 
 MODES = ("fluid-stacked", "fluid-unstacked", "rigid-stacked", "rigid-unstacked")
 NPU_FIELDS = ("workload", "config", "bandwidth", "unstacked")  # what has to be compiled and measured
-TRAFFIC_FIELDS = ("workload", "arrivals", "mix", "load", "reference", "slo", "seed", "requests")
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Point:
     rates : exit rates that the policy begins with, those of the mix at its "begin" or at its "end"
     tenants : of a point with several networks, (workload, its load as a share of what the NPU could do for it alone,
         priority); ``workload`` then joins the names by "+", and ``load`` is the sum
+    files : digest of the files behind workload, arrivals and mix: other contents are another point
     """
 
     group: str
@@ -52,6 +52,7 @@ class Point:
     device: str = "tiles"
     rates: str = "begin"
     tenants: tuple = ()
+    files: str = ""
 
     @property
     def key(self):

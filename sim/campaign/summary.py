@@ -13,6 +13,7 @@ __all__ = [
     "ablation_table",
     "by_cell",
     "common_seeds",
+    "decision_times",
     "deviations",
     "estimate",
     "headline",
@@ -150,6 +151,14 @@ def shift_table(found):
             ratio = estimate([cell[s]["mean_end"] / known[s]["mean_end"] for s in seeds], log=True)
             rows.append((label, mean, ratio))
     return rows
+
+
+def decision_times(found):
+    """dict (configuration, policy, load) -> (decisions per request, microseconds of one, of one that does nothing), the
+    medians over the seeds: a shared machine is slow now and then."""
+    cells = by_cell(found, "decisions", "config", "policy", "load")
+    names = ("decisions", "host_us", "nothing_us")
+    return {key: tuple(float(np.median([f[n] for f in c.values()])) for n in names) for key, c in cells.items()}
 
 
 def rtl_table(found):

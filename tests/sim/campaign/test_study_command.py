@@ -70,6 +70,8 @@ def test_estimates():
         (["--quick", "--group", "none"], "--group none: there are headline, ablation, policies"),
         (["--quick", "--timestamps", "nowhere.csv"], "nowhere.csv"),
         (["--quick", "--exits", "nobody.csv"], "exits nobody.csv"),
+        (["--quick", "--exits", "easy.csv"], "--exits easy.csv: the name 'easy' is taken (built in)"),
+        (["--timestamps", "a/t.csv", "--timestamps", "b/t.csv"], "b/t.csv: the name 't' is taken (a/t.csv)"),
         (["--quick", "--cluster", "tcp://127.0.0.1:9"], "--cluster tcp://127.0.0.1:9: no Dask scheduler answers"),
     ],
 )

@@ -46,7 +46,7 @@ def test_bound_shift_decisions_and_quiet_tenants():
         found |= runs("shift", OURS, 0.6, {"mean_end": 100}, mix="shift", options=FROZEN, rates="end")
         assert [t.hit for t in targets(found)] == [hit]
     for host, hit in ((99, True), (101, False)):
-        (time,) = targets(runs("decisions", OURS, 0.9, {"host_us": host, "nothing_us": 0.1}))
+        (time,) = targets(runs("decisions", OURS, 0.9, {"decisions": 2, "host_us": host, "nothing_us": 0.1}))
         assert time.hit is hit and time.note.endswith("0.1")
     flood = (("a", 1.5, 1.0), ("b", 0.3, 1.0))
     for missed, hit in ((0.009, True), (0.011, False)):
