@@ -121,10 +121,10 @@ class Plan:
         legal = m <= n
         left = np.where(legal, n - m, 0)
         cost = np.where(legal, F[m] + left * W[m] + r * W[m] ** 2 / 2, np.inf)  # of queue n and m of them started
-        after = np.zeros((B, Q, Q + 1))  # [m - 1, left, queue]
-        for i, arrivals in enumerate(self._poisson(W[1:])):
-            for k in range(Q):
-                after[i, k, k:Q] = arrivals[: Q - k]
+        arrivals = np.zeros((B, 2 * Q + 1))  # [m - 1, Q + arrivals]
+        arrivals[:, Q : 2 * Q] = self._poisson(W[1:])
+        after = arrivals[:, Q + np.arange(Q + 1) - np.arange(Q)[:, None]]  # [m - 1, left, queue]
+        after[:, :, Q] = 0.0
         after[:, :, Q] = np.maximum(0.0, 1 - after.sum(2))
         rows, start = np.arange(Q), np.minimum(np.arange(1, Q + 1), B) - 1  # start: m - 1 for every n - 1
         for _ in range(_ITERATIONS):

@@ -50,8 +50,8 @@ class ExitRates:
             raise ValueError(f"exit rates: {exits} exits need {exits - 1} rates within 0..1, not {start}")
         if weight <= 0 or window < 2:
             raise ValueError(f"exit rates: weight {weight} must be positive, window {window} at least 2")
-        self.start, self.weight, self.window = np.array(start, float), weight, window
-        self.exited, self.reached = np.zeros(exits - 1), np.zeros(exits - 1)
+        self.start, self.weight, self.window = start, weight, window
+        self.exited, self.reached = [0.0] * (exits - 1), [0.0] * (exits - 1)
 
     def learn(self, exit, mask=None):
         """A sample took ``exit``; ``mask``: exits that were enabled for it (default: all)."""
@@ -64,7 +64,15 @@ class ExitRates:
 
     def rates(self):
         """P(exit at e | alive at e), array [exits]; the last is 1."""
-        return np.append((self.weight * self.start + self.exited) / (self.weight + self.reached), 1.0)
+        return np.array([*self._early(), 1.0])
+
+    def differ(self, rates, by):
+        """Whether a rate is more than ``by`` away from those of an earlier time."""
+        return any([abs(now - then) > by for now, then in zip(self._early(), rates, strict=False)])
+
+    def _early(self):
+        seen = zip(self.start, self.exited, self.reached, strict=True)
+        return [(self.weight * start + exited) / (self.weight + reached) for start, exited, reached in seen]
 
 
 class SurvivalTables:
@@ -126,35 +134,42 @@ class SurvivalTables:
 
     def refresh(self):
         """Rebuild the tables if a rate has moved by more than ``drift``; True if so."""
-        if np.abs(self.rates.rates() - self._built).max() <= self.drift:
+        if not self.rates.differ(self._built, self.drift):
             return False
         self._build()
         return True
 
     def _build(self):
         L, B, T = self.L, self.B, self.latency.cycles
-        self._built = self.rates.rates()
+        built = self.rates.rates()
+        self._built = built.tolist()
         hazard = np.zeros(L)
-        hazard[self.exit_operations] = self._built
+        hazard[self.exit_operations] = built
         hazard[self.exit_operations[-1] :] = 1.0
         self.hazard = hazard
         self.survival = np.concatenate([[1.0], np.cumprod(1 - hazard)])
-        self.alive = [binomial(B, p) for p in self.survival]  # p_l^k(x)
+        shares = cache(lambda p: binomial(B, p))  # of few different survivals
+        self.alive = [shares(p) for p in self.survival.tolist()]  # p_l^k(x)
         live = np.arange(B + 1)
         self.remaining, self.sojourn, self.catch_up, self.gathered = (np.zeros((L + 1, B + 1)) for _ in range(4))
         for l in reversed(range(L)):
-            stay = binomial(B, 1 - hazard[l])
-            self.remaining[l] = T[l] + stay @ self.remaining[l + 1]
-            self.sojourn[l] = live * T[l] + stay @ self.sojourn[l + 1]
+            after = self.remaining[l + 1], self.sojourn[l + 1]
+            if hazard[l]:
+                stay = binomial(B, 1 - hazard[l])
+                after = [stay @ times for times in after]
+            self.remaining[l], self.sojourn[l] = T[l] + after[0], live * T[l] + after[1]
         for l in range(L):
             self.catch_up[l + 1] = self.catch_up[l] + self.alive[l] @ T[l]
             self.gathered[l + 1] = self.gathered[l] + self.alive[l] @ (live * T[l])
         self.delay = self.catch_up.tolist()
         self.waited = (self.catch_up[:, :, None] + self.remaining[:, None, :]).tolist()
-        self.percentile = cache(self._percentile)
+        self._percentiles = cache(self._percentiles_of)
 
-    def _percentile(self, l, b, share=0.95):
+    def percentile(self, l, b, share=0.95):
         """Time within which ``share`` of the samples at l have left, if its group of b never shrinks (upper bound)."""
+        return self._percentiles(l, share)[b]
+
+    def _percentiles_of(self, l, share):
         alive = self.survival[l + 1 :] / self.survival[l] if self.survival[l] > 0 else np.zeros(self.L - l)
         last = l + int(np.argmax(1 - alive >= share - 1e-12))
-        return float(self.latency.cycles[l : last + 1, b].sum())
+        return self.latency.cycles[l : last + 1].sum(0).tolist()

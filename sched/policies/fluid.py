@@ -88,6 +88,7 @@ class Fluid(Sharing, Merging, Overload, Policy):
         self._plans, self._spread, self._admitted = {}, False, 0
         self._rearmost = None  # of those places, of the group
         self._places = {}  # slot -> operation, of the present decision
+        self._idle = 1.0  # of the present decision
         self._forced, self._gone = set(), set()  # ids: told to leave early; cancelled, but not released yet
         self._foresight = [Foresight(tables) for tables in self.models]
         self.wants_spread, self._confidence = confidence, (Confidence if confidence else NoConfidence)(self.models)
@@ -115,9 +116,9 @@ class Fluid(Sharing, Merging, Overload, Policy):
         for request in self._arrivals.learn(state.waiting):
             self._tenants.arrived(request, self._foresight[request.program].share)
         self._tenants.look(state.now)
+        self._idle = self._idle_share()
         self._waiting.update(state.waiting, state.now)
-        self._places.clear()
-        self._rearmost = None
+        self._locate(state.live)
         self._confidence.look(state.live.values())
         actions = self._decide(state)
         for action in actions:
@@ -262,13 +263,13 @@ class Fluid(Sharing, Merging, Overload, Policy):
         return found
 
     def _enter(self, chosen, free, reason):
+        if not chosen:
+            return []
         for entry in chosen:
             self._charge(entry)
         entering = list(zip([e.request for e in chosen if e.sample is None], free, strict=False))
         if len(chosen) == len(entering) == 1:
             return [Admit(*entering[0], ACTIVE, exits=self._mask(entering[0][0]), reason=reason)]
-        if not chosen:
-            return []
         slots = [e.sample.slot for e in chosen if e.sample] + [slot for _, slot in entering]
         admits = [Admit(r, slot, ACTIVE, runnable=False, exits=self._mask(r)) for r, slot in entering]
         return [*admits, Batch(tuple(slots), ACTIVE, reason=reason)]

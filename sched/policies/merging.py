@@ -26,30 +26,34 @@ class Merging:
             self._plans[program, bucket] = plan
         return plan
 
-    def _idle(self):
+    def _idle_share(self):
         """Share of the time that the NPU needs not work, in its best batches, at the present arrival rates."""
         return 1 - sum([self._arrivals.usual_rate(n) * f.share for n, f in enumerate(self._foresight)])
 
     def _price(self, program):
         """Cycles that a miss may cost the others: less where the NPU is nearly saturated and every cycle that is lost
         makes many wait."""
-        idle = max(1 - MOST_LOAD, self._idle())
+        idle = max(1 - MOST_LOAD, self._idle)
         return self._foresight[program].to_end[0][1] * self.miss_cost * min(1.0, idle / IDLE)
 
-    def _place(self, sample):
-        """The operation at which the sample stands, the next one if half of its lines are dealt."""
-        place = self._places.get(sample.slot)
-        if place is None:
+    def _locate(self, live):
+        """Where the ``live`` samples (slot -> Sample) stand in the present decision."""
+        self._places, self._rearmost = {}, None
+        for slot, sample in live.items():
             tables, place = self.models[sample.request.program], sample.op
             if sample.line and 2 * sample.line >= tables.lines[min(place, tables.L - 1)]:
                 place += 1
-            place = self._places[sample.slot] = min(place, tables.L - 1)
-        return place
+            self._places[slot] = min(place, tables.L - 1)
+
+    def _place(self, sample):
+        """The operation at which the sample stands, the next one if half of its lines are dealt."""
+        return self._places[sample.slot]
 
     def _rear(self, group):
         """The rearmost place of the present decision's group."""
         if self._rearmost is None:
-            self._rearmost = min([self._place(s) for s in group])
+            places = self._places
+            self._rearmost = min([places[s.slot] for s in group])
         return self._rearmost
 
     def _merge_count(self, state, group, queue, waiting):
@@ -66,14 +70,22 @@ class Merging:
         count = most
         if self.merge == "profit":
             costs = self._confidence.merge_costs(self._plan(program), group, l, waiting)[: most + 1]
-            price = self._price(program)
-            if price:
-                slacks = [inf if e.slack is None else e.slack for e in queue[: most + AHEAD]]
-                costs = [c + price * self._misses(program, l, b, slacks, k) for k, c in enumerate(costs)]
-            costs = [round(c, 6) for c in costs]
-            count = costs.index(min(costs))
+            slacks = [inf if e.slack is None else e.slack for e in queue[: most + AHEAD]]
+            count = self._cheapest(costs, self._price(program), lambda k: self._misses(program, l, b, slacks, k))
         while count and not self._harmless(state, group, count):
             count -= 1
+        return count
+
+    @staticmethod
+    def _cheapest(costs, price, misses):
+        """The least k (within 1e-6) whose costs[k] and ``misses(k)`` at their ``price`` are least."""
+        best, count = inf, 0
+        for k in sorted(range(len(costs)), key=costs.__getitem__):
+            if round(costs[k], 6) > best:
+                break  # misses cost nothing less
+            cost = round(costs[k] + price * misses(k), 6) if price else round(costs[k], 6)
+            if (cost, k) < (best, count):
+                best, count = cost, k
         return count
 
     def _misses(self, program, l, b, slacks, count):
@@ -99,7 +111,7 @@ class Merging:
 
     def _urgent(self, state, group):
         """Samples that laggards would make late stop waiting for them."""
-        places = [self._place(s) for s in group]
+        places = [self._places[s.slot] for s in group]
         rear = self._rear(group)
         self._spread = max(places) > rear
         if not self._spread:

@@ -21,7 +21,8 @@ class Room:
     """
 
     def __init__(self, state, tenants, spare):
-        self._free, self._slots, self._tenants, self._spare = len(state.free), state.slots, tenants, spare
+        self._free, self._slots = state.slots - len(state.live), state.slots
+        self._tenants, self._spare = tenants, spare
         self._held = Counter(tenant_of(s.request) for s in state.live.values()) if tenants.several else {}
 
     def within(self, entries):
@@ -53,7 +54,7 @@ class Sharing:
     @property
     def _gives_way(self):
         """Late samples run while nobody waits who can be in time."""
-        return self.late == "last" and self.give_way and self._idle() > 1 - MOST_LOAD
+        return self.late == "last" and self.give_way and self._idle > 1 - MOST_LOAD
 
     def _mergers(self, group, queue):
         """Those of the queue that may join the group: no tenant above its share while one within it waits for the
