@@ -5,10 +5,22 @@ them may be charged its share. A sample that takes exit e is a job of size
 
     p_e = sum over the operations l that it passes of min_b T[l][b] / b
 
-on one machine that may preempt at any time. Nobody can decide it earlier than in its isolated time, sum min_b T[l][b].
+on one machine that may preempt at any time. Nobody can decide it earlier than in its isolated time
 
-    mean     the greater of the mean isolated time and of the mean sojourn time of shortest-remaining-processing-time
-             first, which is least for one machine (Schrage, Operations Research 1968)
+    a_e = sum over these operations of t_l,  t_l = min_b T[l][b]
+
+and nobody works on it faster: between the mean time at which its size is worked on and its end there are at least
+
+    d_e = sum over these operations of min_b (T[l][b] / b) / p_e (t_l / 2 + sum over those behind l of t_m)
+
+    mean     the requests fall apart into the busy periods of the one machine, and the sum of the sojourn times of a
+             period's requests is at least the greatest of
+             * the sum of their isolated times;
+             * that of shortest-remaining-processing-time first, least for one machine (Schrage, Operations Research
+               1968);
+             * the least sum of their mean times of work since their arrivals, which the job of the least size first
+               has (Goemans, Queyranne, Schulz, Skutella and Wang, SIAM J. Discrete Mathematics 2002), with d_e of each.
+             What is not of a period is left out of it, which is a relaxation, so every period may choose its own.
     misses   fewest late jobs 1 | r_j, agreeable | sum U_j (Kise, Ibaraki and Mine, Operations Research 1978): jobs in
              order of their deadlines join a schedule; if the last one is late, the job leaves whose absence ends the
              schedule soonest. With agreeable release times and deadlines (r_i < r_j implies d_i <= d_j, as one SLO
@@ -36,22 +48,41 @@ def isolated_times(tables, skipping=False):
     return _until_exits(tables, tables.latency.cycles[:, 1:].min(1), skipping)
 
 
+def _least_rests(tables, skipping=False):
+    """d_e of every exit, a list."""
+    cycles = tables.latency.cycles[:, 1:]
+    times, work, found = cycles.min(1), (cycles / np.arange(1, tables.B + 1)).min(1), []
+    for passed in _passed(tables, skipping):
+        behind = times[passed].sum() - times[passed].cumsum()
+        size = work[passed].sum()
+        found.append(float((work[passed] * (times[passed] / 2 + behind)).sum() / size) if size else 0.0)
+    return found
+
+
 def _until_exits(tables, cycles, skipping):
+    return [float(cycles[passed].sum()) for passed in _passed(tables, skipping)]
+
+
+def _passed(tables, skipping):
+    """Of every exit: which operations a sample that takes it passes, bool [L]."""
     heads = np.array(tables.heads)
-    found = []
     for e, operation in enumerate(tables.exit_operations):
         passed = np.arange(tables.L) <= operation
-        if skipping:
-            passed &= (heads < 0) | (heads == e)
-        found.append(float(cycles[passed].sum()))
-    return found
+        yield passed & ((heads < 0) | (heads == e)) if skipping else passed
 
 
 def least_mean(tables, requests, exits, skipping=False):
     """Lower bound of the mean latency in cycles. ``exits``: dict request id -> exit that the sample takes."""
-    alone, sizes = isolated_times(tables, skipping), least_sizes(tables, skipping)
-    mean = float(np.mean([alone[exits[r.id]] for r in requests]))
-    return max(mean, srpt_mean([r.arrival for r in requests], [sizes[exits[r.id]] for r in requests]))
+    alone, sizes, rests = (f(tables, skipping) for f in (isolated_times, least_sizes, _least_rests))
+    jobs = sorted((r.arrival, sizes[exits[r.id]], exits[r.id]) for r in requests)
+    total = 0.0
+    for period in _busy_periods(jobs):
+        isolated = sum([alone[e] for _, _, e in period])
+        arrivals, plain = sum([r for r, _, _ in period]), [job[:2] for job in period]
+        ends, _ = _one_machine(plain)
+        _, worked = _one_machine(plain, fixed=True)
+        total += max(isolated, ends - arrivals, worked - arrivals + sum([rests[e] for _, _, e in period]))
+    return total / len(requests)
 
 
 def least_misses(tables, requests, exits, skipping=False):
@@ -68,22 +99,43 @@ def srpt_mean(arrivals, sizes):
     jobs = sorted(zip(arrivals, sizes, strict=True))
     if not jobs:
         raise ValueError("SRPT: there are no jobs")
-    waiting, now, total, n = [], 0.0, 0.0, 0  # waiting: (remaining, arrival)
+    return (_one_machine(jobs)[0] - sum(arrivals)) / len(jobs)
+
+
+def _busy_periods(jobs):
+    """Lists of the jobs (release, size, ...), in order of release, that keep one machine busy without a break."""
+    period, now = [], 0.0
+    for job in jobs:
+        if period and job[0] >= now:
+            yield period
+            period = []
+        now = max(now, job[0]) + job[1]
+        period.append(job)
+    if period:
+        yield period
+
+
+def _one_machine(jobs, fixed=False):
+    """(sum of the ends, sum of the mean times of work) of jobs (release, size) in order of release, if the job of the
+    least remaining size runs; ``fixed``: of the least size."""
+    waiting, now, n, ends, worked = [], 0.0, 0, 0.0, 0.0  # waiting: (key, number, remaining, size)
     while n < len(jobs) or waiting:
         if not waiting:
             now = max(now, jobs[n][0])
         while n < len(jobs) and jobs[n][0] <= now:
-            heappush(waiting, (jobs[n][1], jobs[n][0]))
+            heappush(waiting, (jobs[n][1], n, jobs[n][1], jobs[n][1]))
             n += 1
-        remaining, arrival = heappop(waiting)
+        key, number, remaining, size = heappop(waiting)
         until = jobs[n][0] if n < len(jobs) else float("inf")
-        if now + remaining <= until:
-            now += remaining
-            total += now - arrival
+        run = min(remaining, until - now)
+        worked += run * (now + run / 2) / size if size else now
+        now += run
+        if run < remaining:
+            left = remaining - run
+            heappush(waiting, (key if fixed else left, number, left, size))
         else:
-            heappush(waiting, (remaining - (until - now), arrival))
-            now = until
-    return total / len(jobs)
+            ends += now
+    return ends, worked
 
 
 def fewest_late(jobs):

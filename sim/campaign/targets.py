@@ -84,7 +84,7 @@ def _sweeps(found):
             worse = [f"{', '.join(map(str, r.cell))}: {r.best} {r.best_ratio:.3f}" for r in rivals if not r.no_worse]
             said = f"{len(rivals) - len(worse)} of {len(rivals)}"
             what = f"{group}: cells' best baselines than which ours is not more than 2 % worse"
-            yield Target(what, "beside it", said, None, "; ".join(worse))
+            yield Target(what, "all", said, not worse, "; ".join(worse))
 
 
 def _bound(found):

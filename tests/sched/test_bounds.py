@@ -6,6 +6,7 @@ from itertools import combinations, permutations
 import pytest
 from fluidnpu.sched.bounds import fewest_late, isolated_times, least_mean, least_misses, least_sizes, srpt_mean
 
+from .enumeration import tables as enumerated
 from .policies.states import request, tables
 
 
@@ -36,6 +37,58 @@ def test_srpt_is_the_least_mean_of_one_machine(seed):
     jobs = [(rng.randrange(6), rng.randint(1, 4)) for _ in range(4)]
     least = (least_sum(jobs) - sum(r for r, _ in jobs)) / len(jobs)
     assert srpt_mean([r for r, _ in jobs], [s for _, s in jobs]) == pytest.approx(least)
+
+
+def least_flow(T, ends, jobs):
+    """Least sum of sojourn times of jobs (release, exit) over all schedules on T[l][b]: at any time an operation runs
+    for any of the samples that stand at it, or nothing until the next arrival. By search."""
+    best, done = {(0, (0,) * len(jobs)): 0}, float("inf")
+    while best:
+        (now, at), cost = min(best.items())
+        del best[now, at]
+        live = [i for i, (_, e) in enumerate(jobs) if at[i] <= ends[e]]
+        if not live:
+            done = min(done, cost)
+            continue
+        ready = [i for i in live if jobs[i][0] <= now]
+        following = [(min(jobs[i][0] for i in live if i not in ready), at, cost)] if len(ready) < len(live) else []
+        for l in {at[i] for i in ready}:
+            here = [i for i in ready if at[i] == l]
+            for group in (g for b in range(1, len(here) + 1) for g in combinations(here, b)):
+                then = now + T[l][len(group)]
+                out = sum(then - jobs[i][0] for i in group if l == ends[jobs[i][1]])
+                following.append((then, tuple(p + (i in group) for i, p in enumerate(at)), cost + out))
+        for then, places, total in following:
+            best[then, places] = min(best.get((then, places), float("inf")), total)
+    return done
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_schedule_is_below_the_least_mean(seed):
+    """Also not where the bound is better than the isolated times and shortest first, each for all requests."""
+    rng = random.Random(seed)
+    growth, times = rng.choice([0, 1, 3, 6]), [rng.randint(1, 6) for _ in range(3)]
+    ends = (1, 2) if seed % 3 else (2,)
+    model = enumerated(lambda l, b: times[l] + growth * (b - 1), ends, (0.5,) * (len(ends) - 1), slots=3)
+    jobs = sorted((rng.randrange(20), rng.randrange(len(ends))) for _ in range(4))
+    requests = [request(n, r, 1000) for n, (r, _) in enumerate(jobs)]
+    exits = {n: e for n, (_, e) in enumerate(jobs)}
+    found, T = least_mean(model, requests, exits), model.latency.cycles.tolist()
+    T = [[*row, 10**6] for row in T]  # no more than 3 together
+    assert found <= least_flow(T, ends, jobs) / len(jobs) + 1e-9
+    alone, sizes = isolated_times(model), least_sizes(model)
+    plain = max(
+        sum(alone[e] for _, e in jobs) / len(jobs), srpt_mean([r for r, _ in jobs], [sizes[e] for _, e in jobs])
+    )
+    assert found >= plain - 1e-9
+
+
+def test_the_least_mean_joins_isolated_times_and_queues():
+    """Two busy periods, a sample alone and two that come together; operations of 10 for one, 12 for two."""
+    model = enumerated(lambda l, b: 8 + 2 * b, (1,), (), slots=2)
+    requests = [request(0, 0, 1000), request(1, 100, 1000), request(2, 100, 1000)]
+    # sizes 12; alone: 20. Together: worked on from 100 to 112 and to 124, on average at 106 and 118, and 10 more each
+    assert least_mean(model, requests, dict.fromkeys(range(3), 0)) == pytest.approx((20 + 6 + 18 + 2 * 10) / 3)
 
 
 def on_time(jobs, order):
