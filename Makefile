@@ -61,7 +61,7 @@ bench: $(READY)  ## measure the figures of docs/benchmarks.md; writes build/benc
 resnet50: $(READY)  ## whole ResNet-50 on the RTL of gemmini16, outputs and speed compared
 	@$(BIN)/fluidnpu run resnet50 --config gemmini16 --bare --out build/bench/run-resnet50-gemmini16.json
 
-study: $(READY)  ## compare schedulers; writes build/study/index.html (long; STUDY_ARGS=--quick: a few points)
+study: $(READY)  ## compare schedulers; writes build/study/index.html (half an hour; STUDY_ARGS=--quick: a few points)
 	@$(BIN)/fluidnpu study $(STUDY_ARGS)
 
 docs: $(READY)  ## regenerate docs/isa.md

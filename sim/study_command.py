@@ -1,5 +1,6 @@
 """The command `fluidnpu study`: every policy on every point, in parallel, and the page that says what came out."""
 
+import logging
 import os
 import time
 from collections import Counter
@@ -153,6 +154,7 @@ def _client(address, jobs):
     # A point takes seconds: no worker is idle for long, and nothing is gained by a dashboard
     with dask.config.set({"distributed.worker.daemon": True}):
         with LocalCluster(
-            n_workers=jobs, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+            n_workers=jobs, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0,
+            silence_logs=logging.ERROR,
         ) as cluster, Client(cluster) as client:  # fmt: skip
             yield client
