@@ -217,7 +217,7 @@ def _slots(m, raw, desc, flat, words, shapes, key, n, frame, save):
     for s in range(m.slots):
         if not m.v_live >> s & 1:
             if not save:
-                m.tiles[s] = m.line[s] = m.row[s] = m.pc[s] = m.done_pc[s] = m.done_line[s] = 0
+                m.tiles[s] = m.row[s] = 0  # its position stays: a host may look before the next ADMIT is executed
             continue
         for i in range(len(OF_SLOT)):
             n = _plain(raw, OF_SLOT[i] + s, key, n, save)
