@@ -216,9 +216,7 @@ def _slots(m, raw, desc, flat, words, shapes, key, n, frame, save):
         n = _plain(m.order, i, key, n, save)
     for s in range(m.slots):
         if not m.v_live >> s & 1:
-            if not save:
-                m.tiles[s] = m.row[s] = 0  # its position stays: a host may look before the next ADMIT is executed
-            continue
+            continue  # no segment holds an ADMIT or a release: the slot stays as it is
         for i in range(len(OF_SLOT)):
             n = _plain(raw, OF_SLOT[i] + s, key, n, save)
         for i in range(len(PCS_OF_SLOT)):

@@ -94,7 +94,7 @@ class RegisterFile:
     def read(self, cycle, address):
         name, i = self._place(address, "r")
         model = self.model
-        if name is not None and name.startswith("SLOT_"):  # the slot table answers a cycle later
+        if name in isa.SLOT_WORDS:  # the slot table answers a cycle later
             model.run(cycle - 1)
             return 0, self._slot(name, i)
         if name is None:

@@ -272,8 +272,7 @@ class Player:
         used = [slot for slot, held in enumerate(self.holder) if held is not None]
         if used:
             slot = self.rng.choice(used)
-            names = ("SLOT_STATE", "SLOT_ISSUED", "SLOT_DONE", "SLOT_TAG", "SLOT_SPREAD")
-            await self.bench.read_many([register_address(name, slot) for name in names])
+            await self.bench.read_many([register_address(name, slot) for name in isa.SLOT_WORDS])
 
     async def _pop(self):
         await self.pop(self.rng.choice([1, 1, 64]))
